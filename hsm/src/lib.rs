@@ -1,0 +1,6 @@
+//! The keeper: the process that alone meets PKCS#11 modules, PINs and the ledger; and the client
+//! that the daemon reaches it with.
+
+#[cfg(feature = "keeper")]
+pub mod ledger;
+pub mod protocol;

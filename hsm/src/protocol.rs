@@ -1,0 +1,270 @@
+//! What daemon and keeper say to each other over the unix socket, and what anyone in the group
+//! `countersign` may ask over the other one.
+//!
+//! A frame is a 32-bit big-endian length, then that many octets of postcard. A request frame holds
+//! `(id, Request)`, its answer `(id, Response)`; answers may overtake one another. Ids are the
+//! client's own and need only be distinct among its requests in flight.
+//!
+//! There is no message that makes a key, names a mechanism, hands in a digest, or reaches a CDS,
+//! CDNSKEY or CSYNC signature: what is not here can't be asked for.
+
+use std::collections::BTreeSet;
+
+use countersign_policy::{KeyId, KeyRole, PublicKey, SigningPolicy, ZoneName};
+use serde::{Deserialize, Serialize};
+
+/// Raised when a message changes shape; both sides refuse another's.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// A frame of a batch: [`BATCH_MAX`] RRsets of ordinary size, or one of 64 KB RDATA with owner
+/// names and headers on every record; anything larger is split by the client.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+
+/// To-be-signed items in one request: enough to keep every HSM session busy, few enough that one
+/// batch does not hold the queue for long on an HSM with 2 ms a signature.
+pub const BATCH_MAX: usize = 512;
+
+/// Octets of one to-be-signed item. An RRset's RDATA may total 64 KB; every record repeats its
+/// owner (255) and 10 octets, so small records multiply: 1 MiB covers 3,900 records of any size
+/// and 16 times any RRset that fits a DNS message.
+pub const TBS_BYTES_MAX: usize = 1 << 20;
+
+/// Requests that one connection may have in flight; more are not read until one is answered.
+pub const IN_FLIGHT_MAX: usize = 64;
+
+/// What the daemon asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// First on every connection.
+    Hello {
+        /// [`PROTOCOL_VERSION`].
+        protocol: u16,
+    },
+    /// Every bound zone.
+    Zones,
+    /// Policy and keys of one zone.
+    Zone {
+        /// The zone.
+        zone: ZoneName,
+    },
+    /// Sign with a ZSK (or a CSK, under the ZSK's rule).
+    SignZone {
+        /// The zone that the key must be bound to.
+        zone: ZoneName,
+        /// The key.
+        key: KeyId,
+        /// RRSIG RDATA up to the signer's name, then the RRset in canonical form and order
+        /// (RFC 4034 §3.1.8.1), one item a signature.
+        tbs: Vec<Vec<u8>>,
+    },
+    /// Sign the zone's DNSKEY RRset with a KSK or CSK. The keeper builds the bytes.
+    SignDnskey {
+        /// The zone.
+        zone: ZoneName,
+        /// The keys that the RRset is to hold.
+        keys: BTreeSet<KeyId>,
+        /// The key that signs.
+        signer: KeyId,
+        /// TTL of the RRset.
+        ttl_s: u32,
+        /// Seconds since 1970 modulo 2^32.
+        inception: u32,
+        /// The same.
+        expiration: u32,
+    },
+    /// A version went out: for the ledger.
+    Published {
+        /// The zone.
+        zone: ZoneName,
+        /// Its serial.
+        serial: u32,
+        /// Digest of the version.
+        digest: [u8; 32],
+    },
+    /// Tokens and their health.
+    Health,
+}
+
+/// What the keeper answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// To [`Request::Hello`].
+    Hello {
+        /// [`PROTOCOL_VERSION`].
+        protocol: u16,
+        /// The keeper's own version.
+        version: String,
+        /// The appliance's name, from its founding.
+        appliance: String,
+        /// SHA-256 of the ledger's first line.
+        founding: [u8; 32],
+        /// Founded without officers.
+        lab: bool,
+    },
+    /// To [`Request::Zones`].
+    Zones(Vec<ZoneName>),
+    /// To [`Request::Zone`].
+    Zone(ZoneKeys),
+    /// To [`Request::SignZone`]: in the order of the items.
+    Signatures(Vec<Result<Vec<u8>, Refusal>>),
+    /// To [`Request::SignDnskey`]: the RRSIG's signature field.
+    DnskeySignature(Vec<u8>),
+    /// To [`Request::Published`].
+    Recorded,
+    /// To [`Request::Health`].
+    Health(Vec<TokenHealth>),
+    /// To any request that is refused as a whole.
+    Refused(Refusal),
+}
+
+/// What the daemon needs to plan a zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneKeys {
+    /// The zone.
+    pub zone: ZoneName,
+    /// Name of its policy.
+    pub policy_name: String,
+    /// Its policy.
+    pub policy: SigningPolicy,
+    /// The keys of its DNSKEY RRset.
+    pub keys: Vec<KeyInfo>,
+}
+
+/// One key, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyInfo {
+    /// What it is for.
+    pub role: KeyRole,
+    /// Its public half; its id is derived from it.
+    pub public: PublicKey,
+    /// Tokens that have proven it since they were last opened, by name.
+    pub proven_by: Vec<String>,
+    /// Why it can't be used, if it can't.
+    pub unusable: Option<String>,
+}
+
+/// Why the keeper said no.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{kind}: {detail}")]
+pub struct Refusal {
+    /// What sort of no.
+    pub kind: RefusalKind,
+    /// What was wrong, what was expected, what to do next.
+    pub detail: String,
+}
+
+/// Sorts of no, for metrics and for the daemon's next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RefusalKind {
+    /// The bytes or the message are not what they should be.
+    Malformed,
+    /// The rules forbid it: asking again won't help.
+    Forbidden,
+    /// No such zone or key here.
+    Unknown,
+    /// A token answers for the key with another public key.
+    KeyConflict,
+    /// No token that has proven the key answers just now.
+    HsmUnavailable,
+    /// Queue full: ask again.
+    Busy,
+    /// The ledger can't be written, so no KSK is used.
+    LedgerUnavailable,
+}
+
+impl std::fmt::Display for RefusalKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "malformed",
+            Self::Forbidden => "forbidden",
+            Self::Unknown => "unknown",
+            Self::KeyConflict => "key conflict",
+            Self::HsmUnavailable => "HSM unavailable",
+            Self::Busy => "busy",
+            Self::LedgerUnavailable => "ledger unavailable",
+        })
+    }
+}
+
+impl RefusalKind {
+    /// Whether the same request may succeed later without anyone changing anything else.
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::HsmUnavailable | Self::Busy | Self::LedgerUnavailable)
+    }
+}
+
+/// A token, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenHealth {
+    /// Name in the configuration.
+    pub name: String,
+    /// Group that it belongs to.
+    pub group: String,
+    /// CK_TOKEN_INFO label.
+    pub label: String,
+    /// CK_TOKEN_INFO serial number.
+    pub serial: String,
+    /// How it is.
+    pub state: TokenState,
+    /// Worker threads, each with a session of its own.
+    pub sessions: u32,
+    /// Keys proven since it was last opened.
+    pub keys_proven: u32,
+    /// Requests waiting.
+    pub queued: u32,
+    /// Signatures made since the keeper started.
+    pub signatures: u64,
+    /// Calls that failed since the keeper started.
+    pub failures: u64,
+    /// Microseconds from asking to having, of signatures: counts per bucket of
+    /// [`LATENCY_BUCKETS_US`], the last bucket is everything slower.
+    pub latency_counts: Vec<u64>,
+    /// Sum of the same, in microseconds.
+    pub latency_sum_us: u64,
+}
+
+/// Upper bounds of the latency buckets, in microseconds: a software token takes tens, a PCIe card
+/// hundreds, a network HSM thousands.
+pub const LATENCY_BUCKETS_US: [u64; 10] =
+    [50, 100, 250, 500, 1_000, 2_500, 10_000, 50_000, 250_000, 1_000_000];
+
+/// Health of a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenState {
+    /// Being opened, or its keys being proven.
+    Probing,
+    /// Signs.
+    Usable,
+    /// Does not, and why.
+    Unusable(String),
+}
+
+/// What anyone in the group `countersign` may ask over the second socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LedgerRequest {
+    /// How many lines there are.
+    Head,
+    /// Lines from a position on; the answer stops before it would exceed a frame.
+    Read {
+        /// First line wanted.
+        from: u64,
+        /// At most so many.
+        max: u32,
+    },
+}
+
+/// The answers to [`LedgerRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LedgerResponse {
+    /// To [`LedgerRequest::Head`].
+    Head {
+        /// Lines in the ledger.
+        lines: u64,
+        /// SHA-256 of the first.
+        founding: [u8; 32],
+    },
+    /// To [`LedgerRequest::Read`]: the lines' bytes, without newlines.
+    Lines(Vec<Vec<u8>>),
+    /// The request was refused.
+    Refused(Refusal),
+}

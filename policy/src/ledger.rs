@@ -1,0 +1,452 @@
+//! The ledger's entries and their one canonical line: an RFC 8785 JSON object, 64-bit numbers as
+//! strings. The fold of the entries is the keeper's state: what keys there are, which zone each
+//! serves, and which intents have no result yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::founding::LabFounding;
+use crate::key::{KeyId, KeyRole, PublicKey};
+use crate::name::ZoneName;
+
+/// One line holds at most this many octets: a founding with [`crate::founding::ZONES_MAX`]
+/// bindings of long names still fits, and a reader can bound its buffer.
+pub const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// One line of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// Position, from 0.
+    #[serde(with = "decimal")]
+    pub seq: u64,
+    /// The keeper's clock, seconds since 1970.
+    #[serde(with = "decimal")]
+    pub at: u64,
+    /// What happened.
+    pub entry: Entry,
+}
+
+/// What a line records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+pub enum Entry {
+    /// Line 0: a founding without officers. Also written again, whole, when its file changed;
+    /// the newest is in force.
+    LabFounding {
+        /// The founding.
+        founding: LabFounding,
+    },
+    /// The keeper started.
+    Started {
+        /// Version of the keeper.
+        version: String,
+        /// SHA-256 of its binary, hexadecimal.
+        binary: String,
+        /// SHA-256 of its configuration file, hexadecimal.
+        config: String,
+        /// Path and SHA-256 of each PKCS#11 module.
+        modules: BTreeMap<String, String>,
+    },
+    /// An operation is about to be asked of the HSM. Durable before it is asked.
+    Intent {
+        /// What will be done.
+        operation: Operation,
+        /// The line that allows it.
+        #[serde(with = "decimal")]
+        under: u64,
+    },
+    /// How the operation of the intent at line `intent` ended.
+    Outcome {
+        /// The intent's line.
+        #[serde(with = "decimal")]
+        intent: u64,
+        /// The end.
+        outcome: Outcome,
+    },
+    /// A token answered for a key with another public key; the key is refused everywhere until a
+    /// later [`Entry::KeyCleared`].
+    KeyConflict {
+        /// The key that was asked for.
+        key: KeyId,
+        /// The token that answered, by name.
+        token: String,
+        /// What the token showed.
+        found: String,
+    },
+    /// Every token of the group proves the key again, the conflicting object is gone.
+    KeyCleared {
+        /// The key.
+        key: KeyId,
+    },
+    /// A version of a zone was published with signatures by ZSKs or CSKs.
+    ZoneSigned {
+        /// The zone.
+        zone: ZoneName,
+        /// Its serial.
+        serial: u32,
+        /// Digest of the published version, as the daemon reported it, hexadecimal.
+        digest: String,
+        /// Signatures that the keeper made for the zone since the last such line, by key.
+        signatures: BTreeMap<KeyId, u32>,
+    },
+}
+
+/// What a KSK operation, or the making of any key, does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "verb", deny_unknown_fields)]
+pub enum Operation {
+    /// Make a key pair.
+    Generate {
+        /// The zone that it is for.
+        zone: ZoneName,
+        /// What it is for.
+        role: KeyRole,
+        /// The token, by name, that makes it.
+        token: String,
+        /// In the label at generation, so that an orphan is found; hexadecimal.
+        nonce: String,
+    },
+    /// Sign a DNSKEY RRset.
+    SignDnskey {
+        /// The zone.
+        zone: ZoneName,
+        /// The keys that the RRset holds.
+        keys: BTreeSet<KeyId>,
+        /// The KSK or CSK that signs.
+        signer: KeyId,
+        /// TTL of the RRset.
+        ttl_s: u32,
+        /// RRSIG inception, seconds since 1970 modulo 2^32.
+        inception: u32,
+        /// RRSIG expiration, the same.
+        expiration: u32,
+    },
+    /// Destroy a key that no zone uses: an orphan of an intent without result, or one whose tag
+    /// collides with another of its zone.
+    Destroy {
+        /// The zone that it was for.
+        zone: ZoneName,
+        /// The token, by name.
+        token: String,
+        /// The label of the object pair.
+        label: String,
+    },
+}
+
+impl Operation {
+    /// The zone that is operated on.
+    pub fn zone(&self) -> &ZoneName {
+        match self {
+            Self::Generate { zone, .. }
+            | Self::SignDnskey { zone, .. }
+            | Self::Destroy { zone, .. } => zone,
+        }
+    }
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "end", deny_unknown_fields)]
+pub enum Outcome {
+    /// The key pair was made.
+    Generated {
+        /// Its public half.
+        public: PublicKey,
+    },
+    /// The signature was made; SHA-256 of it, hexadecimal.
+    Signed {
+        /// The digest.
+        signature: String,
+    },
+    /// The objects are gone.
+    Destroyed,
+    /// It was not done; nothing is left of it.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A key that the ledger made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Zone that it serves.
+    pub zone: ZoneName,
+    /// What it is for.
+    pub role: KeyRole,
+    /// Its public half.
+    pub public: PublicKey,
+    /// The intent that made it.
+    pub made_by: u64,
+    /// The label of its objects: see [`generation_label`].
+    pub label: String,
+    /// Token group that holds it, as of its making.
+    pub token: String,
+    /// Made without a quorum; refused by a founding with officers.
+    pub lab: bool,
+    /// Why it is refused, if it is.
+    pub conflict: Option<String>,
+}
+
+/// The label that a key pair gets at generation.
+pub fn generation_label(role: KeyRole, zone: &ZoneName, nonce: &str) -> String {
+    // CKA_LABEL has no fixed bound, but real HSMs cut at 64 or so: the nonce comes first.
+    let mut label = format!("cs-{nonce}-{}-{zone}", role.to_string().to_lowercase());
+    label.truncate(64);
+    label
+}
+
+/// A line that does not follow from the ones before it, or is not in canonical form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// Not JSON, a field unknown or missing, or a value out of range.
+    #[error("line {seq}: not a ledger line: {problem}")]
+    Syntax {
+        /// Position.
+        seq: u64,
+        /// What the parser said.
+        problem: String,
+    },
+    /// JSON, but not the one canonical form of its content.
+    #[error("line {0}: not in canonical form (RFC 8785)")]
+    NotCanonical(u64),
+    /// The line's own number is not its position.
+    #[error("line {expected}: says that it is line {found}")]
+    Sequence {
+        /// Position.
+        expected: u64,
+        /// What it says.
+        found: u64,
+    },
+    /// The content contradicts the lines before.
+    #[error("line {seq}: {problem}")]
+    Contradiction {
+        /// Position.
+        seq: u64,
+        /// What contradicts.
+        problem: &'static str,
+    },
+}
+
+impl Line {
+    /// The canonical line, without newline.
+    pub fn to_canonical(&self) -> Vec<u8> {
+        // serde_json's map is a BTreeMap: keys come out sorted by their bytes, which for our
+        // ASCII keys is RFC 8785's order; there are no floats; its string escapes are those of
+        // RFC 8785 §3.2.2.2. Serializing to a Value first is what sorts.
+        let value = serde_json::to_value(self).unwrap_or_default();
+        value.to_string().into_bytes()
+    }
+
+    /// Reads a line (without newline) that must be the canonical form of what it says.
+    pub fn from_canonical(seq: u64, bytes: &[u8]) -> Result<Self, LedgerError> {
+        let line: Self = serde_json::from_slice(bytes)
+            .map_err(|e| LedgerError::Syntax { seq, problem: e.to_string() })?;
+        if line.to_canonical() != bytes {
+            return Err(LedgerError::NotCanonical(seq));
+        }
+        if line.seq != seq {
+            return Err(LedgerError::Sequence { expected: seq, found: line.seq });
+        }
+        Ok(line)
+    }
+}
+
+/// What the lines so far amount to.
+#[derive(Debug, Clone, Default)]
+pub struct LedgerState {
+    founding: Option<(u64, LabFounding)>,
+    keys: BTreeMap<KeyId, KeyRecord>,
+    open: BTreeMap<u64, (Operation, u64)>,
+    next: u64,
+}
+
+impl LedgerState {
+    /// The founding in force and its line.
+    pub fn founding(&self) -> Option<(u64, &LabFounding)> {
+        self.founding.as_ref().map(|(seq, founding)| (*seq, founding))
+    }
+
+    /// Every key that the ledger made.
+    pub fn keys(&self) -> &BTreeMap<KeyId, KeyRecord> {
+        &self.keys
+    }
+
+    /// The keys of one zone.
+    pub fn keys_of<'a>(
+        &'a self,
+        zone: &'a ZoneName,
+    ) -> impl Iterator<Item = (&'a KeyId, &'a KeyRecord)> {
+        self.keys.iter().filter(move |(_, key)| key.zone == *zone)
+    }
+
+    /// Intents without a result: (line of the intent, what it was).
+    pub fn open_intents(&self) -> impl Iterator<Item = (u64, &Operation)> {
+        self.open.iter().map(|(seq, (operation, _))| (*seq, operation))
+    }
+
+    /// The number that the next line gets.
+    pub fn next_seq(&self) -> u64 {
+        self.next
+    }
+
+    /// Takes one more line, or says what it contradicts and changes nothing.
+    pub fn apply(&mut self, line: &Line) -> Result<(), LedgerError> {
+        let seq = line.seq;
+        let contradiction = |problem| Err(LedgerError::Contradiction { seq, problem });
+        if seq != self.next {
+            return Err(LedgerError::Sequence { expected: self.next, found: seq });
+        }
+        if seq == 0 && !matches!(line.entry, Entry::LabFounding { .. }) {
+            return contradiction("the first line is not a founding");
+        }
+        match &line.entry {
+            Entry::LabFounding { founding } => {
+                if founding.check().is_err() {
+                    return contradiction("the founding is not whole");
+                }
+                self.founding = Some((seq, founding.clone()));
+            }
+            Entry::Intent { operation, under } => {
+                if *under >= seq {
+                    return contradiction("an intent under a line that is not before it");
+                }
+                self.open.insert(seq, (operation.clone(), line.at));
+            }
+            Entry::Outcome { intent, outcome } => {
+                let Some((operation, _)) = self.open.get(intent) else {
+                    return contradiction("an outcome without an open intent");
+                };
+                match (operation, outcome) {
+                    (
+                        Operation::Generate { zone, role, token, nonce },
+                        Outcome::Generated { public },
+                    ) => {
+                        let record = KeyRecord {
+                            zone: zone.clone(),
+                            role: *role,
+                            public: public.clone(),
+                            made_by: *intent,
+                            label: generation_label(*role, zone, nonce),
+                            token: token.clone(),
+                            lab: true,
+                            conflict: None,
+                        };
+                        self.keys.insert(public.id(), record);
+                    }
+                    (Operation::Destroy { label, .. }, Outcome::Destroyed) => {
+                        let label = label.clone();
+                        self.keys.retain(|_, key| key.label != label);
+                    }
+                    (Operation::SignDnskey { .. }, Outcome::Signed { .. })
+                    | (_, Outcome::Failed { .. }) => {}
+                    _ => return contradiction("an outcome that its intent can't have"),
+                }
+                self.open.remove(intent);
+            }
+            Entry::KeyConflict { key, token, found } => {
+                if let Some(record) = self.keys.get_mut(key) {
+                    record.conflict = Some(format!("token `{token}` answers for it with {found}"));
+                }
+            }
+            Entry::KeyCleared { key } => {
+                if let Some(record) = self.keys.get_mut(key) {
+                    record.conflict = None;
+                }
+            }
+            Entry::Started { .. } | Entry::ZoneSigned { .. } => {}
+        }
+        self.next += 1;
+        Ok(())
+    }
+}
+
+/// 64-bit numbers as decimal strings without leading zeros (RFC 8785 appendix D).
+mod decimal {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|_| D::Error::custom("expected a decimal number as a string"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Algorithm;
+
+    fn founding() -> Line {
+        Line { seq: 0, at: 1, entry: Entry::LabFounding { founding: crate::founding::example() } }
+    }
+
+    fn generate(seq: u64) -> Line {
+        let operation = Operation::Generate {
+            zone: "example.".parse().expect("name"),
+            role: KeyRole::Ksk,
+            token: "ksk-a".to_owned(),
+            nonce: "00ff".to_owned(),
+        };
+        Line { seq, at: 2, entry: Entry::Intent { operation, under: 0 } }
+    }
+
+    fn outcome(seq: u64, intent: u64, outcome: Outcome) -> Line {
+        Line { seq, at: 3, entry: Entry::Outcome { intent, outcome } }
+    }
+
+    #[test]
+    fn a_line_has_one_form() {
+        for line in [founding(), generate(1)] {
+            let bytes = line.to_canonical();
+            assert_eq!(Line::from_canonical(line.seq, &bytes), Ok(line.clone()));
+            let spaced = [&bytes[..], b" "].concat();
+            assert_eq!(
+                Line::from_canonical(line.seq, &spaced),
+                Err(LedgerError::NotCanonical(line.seq))
+            );
+            assert!(matches!(
+                Line::from_canonical(line.seq + 1, &bytes),
+                Err(LedgerError::Sequence { .. })
+            ));
+        }
+        assert_eq!(
+            String::from_utf8(generate(1).to_canonical()).expect("UTF-8"),
+            concat!(
+                r#"{"at":"2","entry":{"kind":"intent","operation":{"nonce":"00ff","role":"ksk","#,
+                r#""token":"ksk-a","verb":"generate","zone":"example."},"under":"0"},"seq":"1"}"#
+            )
+        );
+    }
+
+    #[test]
+    fn the_fold_follows_a_key_from_intent_to_result() {
+        let mut state = LedgerState::default();
+        state.apply(&founding()).expect("founding");
+        state.apply(&generate(1)).expect("intent");
+        assert_eq!(state.open_intents().count(), 1);
+        let public = PublicKey::new(Algorithm::EcdsaP256Sha256, &[3; 64]).expect("key");
+        state
+            .apply(&outcome(2, 1, Outcome::Generated { public: public.clone() }))
+            .expect("outcome");
+        assert_eq!(state.open_intents().count(), 0);
+        assert!(state.keys()[&public.id()].lab);
+        assert!(matches!(
+            state.apply(&outcome(3, 1, Outcome::Destroyed)),
+            Err(LedgerError::Contradiction { .. })
+        ));
+        assert_eq!(state.next_seq(), 3, "a refused line changes nothing");
+    }
+
+    #[test]
+    fn nothing_comes_before_the_founding() {
+        let mut state = LedgerState::default();
+        assert!(state.apply(&generate(0)).is_err());
+        assert!(state.founding().is_none());
+    }
+}
