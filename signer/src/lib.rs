@@ -1,1 +1,7 @@
-//! Skeleton.
+//! countersignd: zones come in over mutual TLS, are signed by the keeper, verified, kept, and go
+//! out over mutual TLS; and `countersign`, its command line.
+//!
+//! `runner` is the one place that joins the stages; stages never import each other.
+
+pub mod clock;
+pub mod config;

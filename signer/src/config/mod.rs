@@ -1,0 +1,269 @@
+//! The daemon's configuration: peers, listeners, which zone comes from and goes to whom, limits.
+//!
+//! What is signed and how is not here: policies, keys and bindings are the keeper's ledger's.
+//! [`load`] reads a file into a [`Config`] that is whole: every name it uses is defined, every
+//! number is within bounds. A file that is not whole is refused with every problem it has, each
+//! with its line and column, what was expected, and what to do.
+
+mod check;
+mod problem;
+pub mod v1;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use countersign_policy::ZoneName;
+use serde::{Deserialize, Serialize};
+
+pub use problem::{ConfigError, Problem};
+
+/// The file may be this large: room for 200,000 zones with long names, and no way to fill memory
+/// by pointing `--config` at the wrong thing.
+pub const CONFIG_BYTES_MAX: u64 = 64 << 20;
+
+/// A configuration that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where things are.
+    pub daemon: Daemon,
+    /// Our identity towards peers and API clients, and the CA that theirs must chain to.
+    pub tls: Option<TlsFiles>,
+    /// Sockets that are listened on.
+    pub listen: Listen,
+    /// Everyone that zones come from and go to, by name.
+    pub peers: BTreeMap<String, Peer>,
+    /// The zones.
+    pub zones: BTreeMap<ZoneName, Zone>,
+    /// Who may use the HTTPS API, by name.
+    pub api_clients: BTreeMap<String, ApiClient>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// `[daemon]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    /// Published versions live here.
+    pub state_dir: PathBuf,
+    /// The keeper's socket for this daemon's user.
+    pub keeper_socket: PathBuf,
+    /// The operators' socket on this box.
+    pub api_socket: PathBuf,
+    /// Group (name or number) whose members may use `api_socket`; without it, the daemon's own
+    /// user and root alone.
+    pub group: Option<String>,
+    /// How log lines look.
+    pub log: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people and the journal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[tls]`: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Our chain, leaf first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// CAs that peers' and API clients' certificates must chain to.
+    pub ca: PathBuf,
+}
+
+/// `[listen]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listen {
+    /// UDP and TCP: apex queries and NOTIFY from listed peers.
+    pub dns: Vec<SocketAddr>,
+    /// TLS with client certificates: transfers out, and the same queries.
+    pub xot: Vec<SocketAddr>,
+    /// HTTPS with client certificates.
+    pub api: Vec<SocketAddr>,
+}
+
+/// What a peer's or API client's certificate must show.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Identity {
+    /// A DNS name among its subject alternative names, lower-cased.
+    San(String),
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    SpkiSha256([u8; 32]),
+}
+
+/// `[peer.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Who it is.
+    pub identity: Identity,
+    /// Where zones are fetched from it, over TLS.
+    pub transfer_from: Option<SocketAddr>,
+    /// Name that its server certificate must carry; with a SAN identity that name by default.
+    pub server_name: Option<String>,
+    /// Where NOTIFY is sent.
+    pub notify: Option<SocketAddr>,
+    /// Addresses that apex queries and NOTIFY may come from without TLS; never transfers.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// `[zone."NAME"]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    /// Peers that the zone is fetched from, in order of preference.
+    pub primaries: Vec<String>,
+    /// Peers that it goes to.
+    pub secondaries: Vec<String>,
+    /// What becomes of DNSSEC records that the primary sends.
+    pub incoming_dnssec: IncomingDnssec,
+}
+
+/// What becomes of DNSSEC records that the primary sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IncomingDnssec {
+    /// They are left out, and ours take their place.
+    #[default]
+    Strip,
+    /// The zone is refused: it should not be signed already.
+    Refuse,
+}
+
+/// `[api_client.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiClient {
+    /// Who it is.
+    pub identity: Identity,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// What a user of the API may do; each role may do what those before it may. None stands for an
+/// officer: no route touches a KSK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Health and metrics.
+    Monitor,
+    /// Everything that reads.
+    Auditor,
+    /// Freezes, thaws and refreshes zones.
+    Operator,
+}
+
+/// `[limits]`: every bound that a site may want to move; the defaults argue for themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Records that a transfer may bring: the largest ccTLD has some 20 million delegations,
+    /// but a mistake should not take a box's memory. Raise it knowingly.
+    pub records_max: usize,
+    /// Octets of owner names and RDATA that a transfer may bring.
+    pub zone_bytes_max: usize,
+    /// Connections that the XoT and DNS listeners hold at once.
+    pub connections_max: usize,
+    /// The same, of one peer address, so that no single peer takes them all.
+    pub connections_per_peer_max: usize,
+    /// A TLS handshake may take this long.
+    pub handshake_ms: u64,
+    /// A peer may be silent for this long in the middle of something.
+    pub idle_ms: u64,
+    /// A whole transfer may take this long, however steadily it drips.
+    pub transfer_s_max: u64,
+    /// Lower bound on SOA refresh and retry: a primary can't make us hammer it.
+    pub soa_timer_s_min: u32,
+    /// Upper bound on SOA refresh and retry: a lost NOTIFY is made good within a day.
+    pub soa_timer_s_max: u32,
+    /// Versions of each zone kept on disk.
+    pub versions_kept: usize,
+    /// Zones that are planned, verified or stored at once; each uses all cores in bursts, and
+    /// each holds two versions in memory.
+    pub zones_at_work_max: usize,
+    /// Batches to the keeper in flight, of one zone: hides the latency of a network HSM.
+    pub batches_in_flight_max: usize,
+    /// The keeper may take this long over one batch.
+    pub keeper_deadline_ms: u64,
+    /// Connections that the API holds at once, both sockets together.
+    pub api_connections_max: usize,
+    /// An API request may take this long, an export included.
+    pub api_request_s_max: u64,
+    /// Stopping may take this long; what is not done by then is done at the next start.
+    pub stop_ms_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            records_max: 30_000_000,
+            zone_bytes_max: 4 << 30,
+            connections_max: 256,
+            connections_per_peer_max: 32,
+            handshake_ms: 5_000,
+            idle_ms: 10_000,
+            transfer_s_max: 3_600,
+            soa_timer_s_min: 30,
+            soa_timer_s_max: 86_400,
+            versions_kept: 3,
+            zones_at_work_max: 2,
+            batches_in_flight_max: 8,
+            keeper_deadline_ms: 60_000,
+            api_connections_max: 64,
+            api_request_s_max: 600,
+            stop_ms_max: 10_000,
+        }
+    }
+}
+
+/// Reads and checks the file at `path`.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let unreadable = |source: std::io::Error| ConfigError::unreadable(path, &source);
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if metadata.len() > CONFIG_BYTES_MAX {
+        return Err(ConfigError::unreadable(
+            path,
+            &std::io::Error::other(format!(
+                "{} octets; expected at most {CONFIG_BYTES_MAX}",
+                metadata.len()
+            )),
+        ));
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    parse(path, &text)
+}
+
+/// Checks `text`; `path` is what errors call it.
+pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    let file =
+        v1::File::parse(text).map_err(|problem| ConfigError::new(path, text, vec![problem]))?;
+    check::check(file).map_err(|problems| ConfigError::new(path, text, problems))
+}
+
+impl Config {
+    /// What is different in `new` and can't be swapped under a running daemon.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        for (what, differs) in [
+            ("daemon.state_dir", self.daemon.state_dir != new.daemon.state_dir),
+            ("daemon.keeper_socket", self.daemon.keeper_socket != new.daemon.keeper_socket),
+            ("daemon.api_socket", self.daemon.api_socket != new.daemon.api_socket),
+            ("daemon.group", self.daemon.group != new.daemon.group),
+            ("daemon.log", self.daemon.log != new.daemon.log),
+            ("listen", self.listen != new.listen),
+        ] {
+            if differs {
+                changed.push(what);
+            }
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests;
