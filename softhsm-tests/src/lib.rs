@@ -1,1 +1,22 @@
-//! Skeleton.
+//! The test bed: real tokens, name servers and resolvers, and the processes under test, each on
+//! free loopback ports in a directory of its story.
+//!
+//! Stories are in `tests/`. They assert what a user would see: what the secondaries serve, what
+//! the CLI shows, how a program ends. On signed zones verifiers that share no code with
+//! Countersign have the last word ([`oracle`]).
+
+pub mod bind;
+pub mod nsd;
+pub mod oracle;
+pub mod pki;
+pub mod ports;
+pub mod process;
+pub mod query;
+pub mod scratch;
+pub mod token;
+pub mod tools;
+pub mod unbound;
+pub mod users;
+pub mod wait;
+
+pub use scratch::{Scratch, story};

@@ -1,0 +1,41 @@
+//! Verifiers that share no code with Countersign: they have the last word on signed zones.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::scratch::{Scratch, write};
+use crate::tools::{run_ok, tool};
+use crate::users::User;
+
+/// The DS RRset (SHA-256) of the keys with the SEP bit, derived by BIND from the zone's text.
+pub fn anchor(scratch: &Scratch, zone: &str, signed: &str) -> Result<String> {
+    let path = scratch.file("anchor.zone", signed, User::Harness, 0o644)?;
+    run_ok(Command::new(tool("dnssec-dsfromkey")?).args(["-2", "-f"]).arg(&path).arg(zone))
+}
+
+/// Has ldns and BIND verify the zone whose text is `signed`, ldns also against `anchor`.
+pub fn verify(scratch: &Scratch, zone: &str, signed: &str, anchor: &str) -> Result<()> {
+    let dir = scratch.dir("oracle", User::Harness, 0o755)?;
+    let (file, anchor_file) = (dir.join("signed.zone"), dir.join("anchor.ds"));
+    write(&file, signed, User::Harness, 0o644)?;
+    write(&anchor_file, anchor, User::Harness, 0o644)?;
+    with_ldns(&file, &anchor_file).with_context(|| format!("of {zone}:\n{signed}"))?;
+    with_bind(zone, &file).with_context(|| format!("of {zone}:\n{signed}"))
+}
+
+fn with_ldns(file: &Path, anchor: &Path) -> Result<()> {
+    let output = run_ok(
+        Command::new(tool("ldns-verify-zone")?).args(["-V", "4", "-k"]).arg(anchor).arg(file),
+    )?;
+    if !output.contains("Zone is verified and complete") {
+        bail!("ldns-verify-zone says:\n{output}");
+    }
+    Ok(())
+}
+
+fn with_bind(zone: &str, file: &Path) -> Result<()> {
+    // -z: a zone with a CSK has no key without the SEP bit, which is no fault.
+    run_ok(Command::new(tool("dnssec-verify")?).args(["-z", "-o", zone]).arg(file)).map(drop)
+}

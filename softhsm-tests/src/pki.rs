@@ -1,0 +1,117 @@
+//! A certificate authority of the bed's own, and certificates good and bad.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData as _, date_time_ymd,
+};
+
+use crate::scratch::Scratch;
+use crate::users::User;
+
+/// A certificate authority. Its certificate is the file `ca`.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    /// Its own certificate, readable by all.
+    pub ca: PathBuf,
+}
+
+/// A certificate with its key, as files.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The DNS name in its subject alternative name.
+    pub san: String,
+    /// PEM certificate, readable by all.
+    pub cert: PathBuf,
+    /// PEM key (PKCS#8), readable by its owner.
+    pub key: PathBuf,
+    /// DER of the SubjectPublicKeyInfo: what a pinned key is the SHA-256 of.
+    pub spki: Vec<u8>,
+}
+
+/// When a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Validity {
+    /// Now.
+    Current,
+    /// Until 2021.
+    Expired,
+    /// From 2090 on.
+    NotYet,
+}
+
+/// What the extended key usage allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// TLS client and server: what a name server needs.
+    Both,
+    /// TLS client.
+    Client,
+    /// TLS server.
+    Server,
+    /// Signing code: good for no end of a TLS connection.
+    Code,
+}
+
+impl Authority {
+    /// Makes an authority called `name`.
+    pub fn new(scratch: &Scratch, name: &str) -> Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2099, 1, 1);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        scratch.dir("pki", User::Harness, 0o755)?;
+        let ca =
+            scratch.file(&format!("pki/{name}.ca.pem"), &issuer.pem(), User::Harness, 0o644)?;
+        Ok(Self { issuer, ca })
+    }
+
+    /// A certificate as it should be, for `san`, whose key `owner` can read.
+    pub fn issue(&self, scratch: &Scratch, san: &str, owner: User) -> Result<Identity> {
+        self.issue_as(scratch, san, san, owner, Validity::Current, Usage::Both)
+    }
+
+    /// A certificate with something about it; `file` names its files.
+    pub fn issue_as(
+        &self,
+        scratch: &Scratch,
+        file: &str,
+        san: &str,
+        owner: User,
+        validity: Validity,
+        usage: Usage,
+    ) -> Result<Identity> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(vec![san.to_owned()])?;
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, san);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        params.extended_key_usages = match usage {
+            Usage::Both => {
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+            }
+            Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Usage::Code => vec![ExtendedKeyUsagePurpose::CodeSigning],
+        };
+        (params.not_before, params.not_after) = match validity {
+            Validity::Current => (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1)),
+            Validity::Expired => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
+            Validity::NotYet => (date_time_ymd(2090, 1, 1), date_time_ymd(2099, 1, 1)),
+        };
+        let cert = params.signed_by(&key, &self.issuer)?;
+        Ok(Identity {
+            san: san.to_owned(),
+            cert: scratch.file(&format!("pki/{file}.pem"), &cert.pem(), User::Harness, 0o644)?,
+            key: scratch.file(&format!("pki/{file}.key"), &key.serialize_pem(), owner, 0o600)?,
+            spki: key.subject_public_key_info(),
+        })
+    }
+}
