@@ -20,9 +20,9 @@ pub struct TokenStore {
 /// A token.
 #[derive(Debug, Clone)]
 pub struct Token {
-    /// CK_TOKEN_INFO label.
+    /// `CK_TOKEN_INFO` label.
     pub label: String,
-    /// CK_TOKEN_INFO serial number.
+    /// `CK_TOKEN_INFO` serial number.
     pub serial: String,
     /// The user's PIN.
     pub pin: String,
