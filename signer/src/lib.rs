@@ -5,3 +5,6 @@
 
 pub mod clock;
 pub mod config;
+pub mod peers;
+pub mod tls;
+pub mod wire;
