@@ -1,6 +1,8 @@
 //! The keeper: the process that alone meets PKCS#11 modules, PINs and the ledger; and the client
 //! that the daemon reaches it with.
 
+pub mod client;
+pub mod frame;
 #[cfg(feature = "keeper")]
 pub mod ledger;
 pub mod protocol;

@@ -11,7 +11,8 @@
 use std::collections::BTreeSet;
 
 use countersign_policy::{KeyId, KeyRole, PublicKey, SigningPolicy, ZoneName};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Raised when a message changes shape; both sides refuse another's.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -29,6 +30,10 @@ pub const BATCH_MAX: usize = 512;
 /// and 16 times any RRset that fits a DNS message.
 pub const TBS_BYTES_MAX: usize = 1 << 20;
 
+/// Zones in one answer: of names of 255 octets, each escaped to four times that, this many fit a
+/// frame.
+pub const ZONES_PER_ANSWER: usize = 4_000;
+
 /// Requests that one connection may have in flight; more are not read until one is answered.
 pub const IN_FLIGHT_MAX: usize = 64;
 
@@ -40,8 +45,11 @@ pub enum Request {
         /// [`PROTOCOL_VERSION`].
         protocol: u16,
     },
-    /// Every bound zone.
-    Zones,
+    /// Bound zones in order: a portfolio's list exceeds one frame, so it comes in parts.
+    Zones {
+        /// Those behind this one; from the first if absent.
+        after: Option<ZoneName>,
+    },
     /// Policy and keys of one zone.
     Zone {
         /// The zone.
@@ -55,6 +63,7 @@ pub enum Request {
         key: KeyId,
         /// RRSIG RDATA up to the signer's name, then the RRset in canonical form and order
         /// (RFC 4034 §3.1.8.1), one item a signature.
+        #[serde(deserialize_with = "bounded_batch")]
         tbs: Vec<Vec<u8>>,
     },
     /// Sign the zone's DNSKEY RRset with a KSK or CSK. The keeper builds the bytes.
@@ -102,7 +111,12 @@ pub enum Response {
         lab: bool,
     },
     /// To [`Request::Zones`].
-    Zones(Vec<ZoneName>),
+    Zones {
+        /// At most [`ZONES_PER_ANSWER`].
+        zones: Vec<ZoneName>,
+        /// There are more behind the last.
+        more: bool,
+    },
     /// To [`Request::Zone`].
     Zone(ZoneKeys),
     /// To [`Request::SignZone`]: in the order of the items.
@@ -242,13 +256,20 @@ pub enum TokenState {
 /// What anyone in the group `countersign` may ask over the second socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LedgerRequest {
+    /// First on every connection.
+    Hello {
+        /// [`PROTOCOL_VERSION`].
+        protocol: u16,
+    },
     /// How many lines there are.
     Head,
     /// Lines from a position on; the answer stops before it would exceed a frame.
     Read {
         /// First line wanted.
         from: u64,
-        /// At most so many.
+        /// The first line's octets before this one are not wanted: for lines that exceed a frame.
+        skip: u64,
+        /// At most so many lines.
         max: u32,
     },
 }
@@ -256,6 +277,11 @@ pub enum LedgerRequest {
 /// The answers to [`LedgerRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LedgerResponse {
+    /// To [`LedgerRequest::Hello`].
+    Hello {
+        /// [`PROTOCOL_VERSION`].
+        protocol: u16,
+    },
     /// To [`LedgerRequest::Head`].
     Head {
         /// Lines in the ledger.
@@ -263,8 +289,36 @@ pub enum LedgerResponse {
         /// SHA-256 of the first.
         founding: [u8; 32],
     },
-    /// To [`LedgerRequest::Read`]: the lines' bytes, without newlines.
-    Lines(Vec<Vec<u8>>),
+    /// To [`LedgerRequest::Read`]: the lines' octets, without newlines.
+    Lines {
+        /// The lines.
+        lines: Vec<Vec<u8>>,
+        /// The last of them goes on behind what is here: read it again with `skip`.
+        cut: bool,
+    },
     /// The request was refused.
     Refused(Refusal),
+}
+
+/// Refuses a batch of more than [`BATCH_MAX`] items while it is read: a frame of empty items would
+/// else take many times its own size in memory.
+fn bounded_batch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u8>>, D::Error> {
+    struct Batch;
+    impl<'de> Visitor<'de> for Batch {
+        type Value = Vec<Vec<u8>>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {BATCH_MAX} items")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut batch = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if batch.len() == BATCH_MAX {
+                    return Err(A::Error::invalid_length(BATCH_MAX + 1, &self));
+                }
+                batch.push(item);
+            }
+            Ok(batch)
+        }
+    }
+    deserializer.deserialize_seq(Batch)
 }
