@@ -111,36 +111,44 @@ impl ZoneName {
 impl FromStr for ZoneName {
     type Err = NameError;
 
-    /// Reads presentation form (RFC 1035 §5.1, escapes included). A missing last dot is taken
-    /// as present: a zone's name has no origin that it could be relative to.
+    /// Reads presentation form with [`wire_from_text`]; lower-cases it.
     fn from_str(text: &str) -> Result<Self, NameError> {
-        if text.is_empty() {
-            return Err(NameError::Empty);
-        }
-        if text == "." {
-            return Self::from_wire(&[0]);
-        }
-        let mut wire: Vec<u8> = Vec::with_capacity(text.len() + 2);
-        let mut label: Vec<u8> = Vec::new();
-        let mut bytes = text.bytes();
-        let mut ended_with_dot = false;
-        while let Some(byte) = bytes.next() {
-            ended_with_dot = false;
-            match byte {
-                b'.' => {
-                    push_label(&mut wire, &mut label)?;
-                    ended_with_dot = true;
-                }
-                b'\\' => label.push(escape(&mut bytes)?),
-                other => label.push(other),
-            }
-        }
-        if !ended_with_dot {
-            push_label(&mut wire, &mut label)?;
-        }
-        wire.push(0);
-        Self::from_wire(&wire)
+        Self::from_wire(&wire_from_text(text)?)
     }
+}
+
+/// Reads presentation form (RFC 1035 §5.1, escapes included) into wire form, case kept. A missing
+/// last dot is taken as present: there is no origin that the name could be relative to.
+pub fn wire_from_text(text: &str) -> Result<Vec<u8>, NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if text == "." {
+        return Ok(vec![0]);
+    }
+    let mut wire: Vec<u8> = Vec::with_capacity(text.len() + 2);
+    let mut label: Vec<u8> = Vec::new();
+    let mut bytes = text.bytes();
+    let mut ended_with_dot = false;
+    while let Some(byte) = bytes.next() {
+        ended_with_dot = false;
+        match byte {
+            b'.' => {
+                push_label(&mut wire, &mut label)?;
+                ended_with_dot = true;
+            }
+            b'\\' => label.push(escape(&mut bytes)?),
+            other => label.push(other),
+        }
+    }
+    if !ended_with_dot {
+        push_label(&mut wire, &mut label)?;
+    }
+    wire.push(0);
+    if wire.len() > NAME_BYTES_MAX {
+        return Err(NameError::TooLong);
+    }
+    Ok(wire)
 }
 
 fn push_label(wire: &mut Vec<u8>, label: &mut Vec<u8>) -> Result<(), NameError> {

@@ -1,0 +1,45 @@
+//! What a zone is signed with: its policy and the keys of its DNSKEY RRset.
+
+use std::collections::BTreeSet;
+
+use countersign_policy::{Algorithm, KeyRole, PublicKey, SigningPolicy, ZoneName};
+
+/// One key of the DNSKEY RRset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneKey {
+    /// What it is for; decides the DNSKEY flags.
+    pub role: KeyRole,
+    /// Its public half.
+    pub public: PublicKey,
+}
+
+impl ZoneKey {
+    /// Its DNSKEY RDATA (RFC 4034 §2.1).
+    pub fn dnskey_rdata(&self) -> Vec<u8> {
+        self.public.dnskey_rdata(self.role.flags())
+    }
+
+    /// Its key tag (RFC 4034 appendix B).
+    pub fn tag(&self) -> u16 {
+        self.public.tag(self.role.flags())
+    }
+}
+
+/// Everything that planning and verification need to know besides the zone itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneParams {
+    /// The zone.
+    pub apex: ZoneName,
+    /// Its signing policy.
+    pub policy: SigningPolicy,
+    /// The keys of its DNSKEY RRset.
+    pub keys: Vec<ZoneKey>,
+}
+
+impl ZoneParams {
+    /// The algorithms of the DNSKEY RRset: each must sign every authoritative RRset
+    /// (RFC 4035 §2.2).
+    pub fn algorithms(&self) -> BTreeSet<Algorithm> {
+        self.keys.iter().map(|key| key.public.algorithm()).collect()
+    }
+}

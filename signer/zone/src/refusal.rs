@@ -1,0 +1,130 @@
+//! Why a zone is not taken in: the record, what is wrong with it, and what to do.
+
+use std::fmt;
+
+use crate::name::Name;
+use crate::rtype::Rtype;
+
+/// A zone that is refused; nothing of it is used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Refusal {
+    /// Owner and type of the record that it is refused for, where one is to blame.
+    pub record: Option<(Name, Rtype)>,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((owner, rtype)) = &self.record {
+            write!(f, "{owner} {rtype}: ")?;
+        }
+        write!(f, "{}", self.fault)
+    }
+}
+
+impl Refusal {
+    pub(crate) fn of(owner: &[u8], rtype: Rtype, fault: Fault) -> Self {
+        // An owner that is no name is shown as the root: the fault says what was wrong with it.
+        Self { record: Name::from_wire(owner).ok().map(|name| (name, rtype)), fault }
+    }
+
+    pub(crate) fn whole(fault: Fault) -> Self {
+        Self { record: None, fault }
+    }
+}
+
+/// What is wrong with a zone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The owner's octets are not a name.
+    #[error("an owner is not an uncompressed name of at most 255 octets; the transfer is damaged")]
+    OwnerNotAName,
+    /// Not class IN.
+    #[error("class {0}; expected 1 (IN), the only class that is signed. Remove the record")]
+    Class(u16),
+    /// At neither the apex nor below it.
+    #[error("lies outside the zone {0}; remove the record from the zone")]
+    OutsideZone(String),
+    /// A type that never stands in a zone.
+    #[error("this type exists in messages only, never in a zone; remove the record")]
+    MetaType,
+    /// RDATA that its type does not allow.
+    #[error("RDATA is malformed: {0}; correct the record")]
+    Rdata(crate::rdata::RdataError),
+    /// More records than the zone's bound.
+    #[error("more than {0} records; raise `records_max` if the zone is meant to be so large")]
+    TooManyRecords(usize),
+    /// More octets than the zone's bound.
+    #[error(
+        "more than {0} octets of records; raise `zone_bytes_max` if the zone is meant to be so large"
+    )]
+    TooManyBytes(usize),
+    /// No SOA.
+    #[error("the zone has no SOA record at its apex {0}; the transfer is incomplete")]
+    NoSoa(String),
+    /// More than one SOA.
+    #[error("{0} different SOA records; a zone has exactly one")]
+    ManySoas(usize),
+    /// SOA elsewhere.
+    #[error("an SOA record below the apex; a zone has exactly one, at its apex")]
+    SoaBelowApex,
+    /// No NS at the apex.
+    #[error("the zone has no NS record at its apex {0}; add its name servers")]
+    NoApexNs(String),
+    /// A CNAME and other data (RFC 1034 §3.6.2, RFC 2181 §10.1).
+    #[error("a CNAME beside {0}; a name with a CNAME has no other data. Remove one of them")]
+    CnameAndOther(Rtype),
+    /// Several CNAMEs of one name.
+    #[error("{0} CNAME records; a name has at most one (RFC 2181 §10.1)")]
+    ManyCnames(usize),
+    /// Several DNAMEs of one name (RFC 6672 §2.4).
+    #[error("{0} DNAME records; a name has at most one (RFC 6672 §2.4)")]
+    ManyDnames(usize),
+    /// Data below a DNAME (RFC 6672 §2.4).
+    #[error(
+        "lies below the DNAME of {0}, where nothing may be (RFC 6672 §2.4). Remove one of them"
+    )]
+    BelowDname(String),
+    /// A DS where no delegation is (RFC 4035 §2.4).
+    #[error("a DS without NS at this name; a DS belongs to a delegation (RFC 4035 §2.4)")]
+    DsWithoutNs,
+    /// A DS of the zone itself.
+    #[error("a DS at the apex; the zone's own DS belongs to its parent")]
+    DsAtApex,
+    /// A DNAME at a delegation (RFC 6672 §2.3).
+    #[error("a DNAME beside NS below the apex; a delegation can't be redirected (RFC 6672 §2.3)")]
+    DnameAtCut,
+    /// A TTL above policy.
+    #[error(
+        "TTL {found} exceeds the policy's `ttl_max_s` of {max}; lower it at the primary, or change the policy"
+    )]
+    Ttl {
+        /// Seconds found.
+        found: u32,
+        /// Seconds allowed.
+        max: u32,
+    },
+    /// More than a DNS message can carry.
+    #[error("the RRset takes {found} octets in a message; at most {max} can be served or signed")]
+    RrsetTooLarge {
+        /// Octets found.
+        found: usize,
+        /// Octets allowed.
+        max: usize,
+    },
+    /// DNSSEC records where the setting refuses them.
+    #[error(
+        "the primary sent a DNSSEC record and `incoming_dnssec` is \"refuse\"; sign in one place only, or set \"strip\""
+    )]
+    SignedByPrimary,
+    /// CDS, CDNSKEY, CSYNC.
+    #[error(
+        "the primary sent a record that speaks to the parent, which no key here signs; remove it at the primary"
+    )]
+    SpeaksToParent,
+    /// Should not happen: the pages could not be built.
+    #[error(transparent)]
+    Packed(#[from] crate::packed::PackedError),
+}
