@@ -5,4 +5,6 @@ pub mod client;
 pub mod frame;
 #[cfg(feature = "keeper")]
 pub mod ledger;
+#[cfg(feature = "keeper")]
+pub mod pkcs11;
 pub mod protocol;

@@ -1,0 +1,80 @@
+//! PKCS#11 modules: each is loaded and initialised once per process (PKCS#11 3.0 §5.4), and stays
+//! loaded. `C_Finalize` is never called: it would pull the ground from under calls in other threads,
+//! and a module that hangs would hang there too.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::{Error as CryptokiError, RvError};
+
+use super::error::{Fault, describe};
+
+enum Entry {
+    /// Some thread is in `dlopen` or `C_Initialize`.
+    Loading,
+    /// Loaded, but `C_Initialize` failed; unloading a module that may have started threads would
+    /// be worse than keeping it.
+    Loaded(Pkcs11),
+    Ready(Pkcs11),
+}
+
+static MODULES: Mutex<BTreeMap<PathBuf, Entry>> = Mutex::new(BTreeMap::new());
+static CHANGED: Condvar = Condvar::new();
+
+fn modules() -> MutexGuard<'static, BTreeMap<PathBuf, Entry>> {
+    MODULES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The module at `path`, loaded and initialised. Blocks for as long as the module does, and while
+/// another thread is loading the same one: whoever calls this has a watch on him.
+pub(super) fn load(path: &Path) -> Result<Pkcs11, Fault> {
+    let path = path
+        .canonicalize()
+        .map_err(|e| Fault::Token(format!("PKCS#11 module {}: {e}", path.display())))?;
+    let mut entries = modules();
+    let loaded = loop {
+        match entries.get(&path) {
+            Some(Entry::Ready(module)) => return Ok(module.clone()),
+            Some(Entry::Loading) => {
+                entries = CHANGED.wait(entries).unwrap_or_else(PoisonError::into_inner);
+            }
+            Some(Entry::Loaded(module)) => break Some(module.clone()),
+            None => break None,
+        }
+    };
+    entries.insert(path.clone(), Entry::Loading);
+    drop(entries);
+    let result = load_and_initialise(&path, loaded);
+    let mut entries = modules();
+    match &result {
+        Ok(module) => entries.insert(path, Entry::Ready(module.clone())),
+        Err((Some(module), _)) => entries.insert(path, Entry::Loaded(module.clone())),
+        Err((None, _)) => entries.remove(&path),
+    };
+    drop(entries);
+    CHANGED.notify_all();
+    result.map_err(|(_, fault)| fault)
+}
+
+fn load_and_initialise(
+    path: &Path,
+    loaded: Option<Pkcs11>,
+) -> Result<Pkcs11, (Option<Pkcs11>, Fault)> {
+    let fault = |e: &CryptokiError| {
+        Fault::Token(format!("PKCS#11 module {}: {}", path.display(), describe(e)))
+    };
+    let module = match loaded {
+        Some(module) => module,
+        None => Pkcs11::new(path).map_err(|e| (None, fault(&e)))?,
+    };
+    match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        // Another path led to the same library.
+        Ok(()) | Err(CryptokiError::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(module),
+        Err(e) => {
+            let fault = fault(&e);
+            Err((Some(module), fault))
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Which key is proven by which token, and which key is refused because a token answers for it with
+//! another public key (invariant 2: a key is its public key).
+//!
+//! ```text
+//! expected ──claimed, public key equal, challenge verified──► proven by that token
+//!     │                                                            │ token lost: forgotten
+//!     └──claimed, but another public key or a bad proof──► in conflict: refused everywhere,
+//!                                                          until that token is seen right again
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use countersign_policy::{KeyId, KeyRole, PublicKey};
+use cryptoki::object::ObjectHandle;
+
+use super::error::HsmError;
+use super::{Event, KeyStatus};
+
+/// A key that the ledger knows, and that tokens of a group should hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectedKey {
+    /// Its public half: what it is.
+    pub public: PublicKey,
+    /// What it is for: a KSK signs only through [`super::Tokens::sign_ksk`].
+    pub role: KeyRole,
+    /// CKA_LABEL of its objects.
+    pub label: String,
+    /// The group whose tokens hold it.
+    pub group: String,
+    /// The ledger says that it was in conflict: refused until every token of the group is open and
+    /// none contradicts.
+    pub conflicted: bool,
+}
+
+/// What looking at a token told about one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// No object claims it.
+    Absent,
+    /// It is there and proven.
+    Proven(ObjectHandle),
+    /// It is claimed by something else.
+    Wrong(String),
+    /// It could not be told.
+    Unproven(String),
+}
+
+struct Entry {
+    expected: Arc<ExpectedKey>,
+    /// Token → generation in which it was proven, and the private key.
+    proven: BTreeMap<usize, (u64, ObjectHandle)>,
+    /// Token → what it showed instead.
+    wrong: BTreeMap<usize, String>,
+    /// From the ledger; see [`ExpectedKey::conflicted`].
+    suspect: bool,
+    /// A conflict was announced and not yet cleared.
+    announced: bool,
+    /// Rotates which token is asked first.
+    turn: usize,
+}
+
+/// All keys that are expected.
+#[derive(Default)]
+pub(super) struct Registry {
+    keys: HashMap<KeyId, Entry>,
+    by_label: HashMap<String, KeyId>,
+}
+
+impl Registry {
+    /// Adds keys; one that is there already keeps what is known of it.
+    pub(super) fn expect(&mut self, keys: Vec<ExpectedKey>) -> Vec<KeyId> {
+        let mut added = Vec::new();
+        for key in keys {
+            let id = key.public.id();
+            if self.keys.contains_key(&id) {
+                continue;
+            }
+            added.push(id);
+            self.by_label.insert(key.label.clone(), id);
+            let suspect = key.conflicted;
+            let entry = Entry {
+                expected: Arc::new(key),
+                proven: BTreeMap::new(),
+                wrong: BTreeMap::new(),
+                suspect,
+                announced: suspect,
+                turn: 0,
+            };
+            self.keys.insert(id, entry);
+        }
+        added
+    }
+
+    /// Forgets a key.
+    pub(super) fn forget(&mut self, id: &KeyId) {
+        if let Some(entry) = self.keys.remove(id) {
+            self.by_label.remove(&entry.expected.label);
+        }
+    }
+
+    pub(super) fn expected(&self, id: &KeyId) -> Option<Arc<ExpectedKey>> {
+        self.keys.get(id).map(|entry| Arc::clone(&entry.expected))
+    }
+
+    /// The keys that tokens of `group` should hold.
+    pub(super) fn of_group(&self, group: &str) -> Vec<Arc<ExpectedKey>> {
+        let entries = self.keys.values().filter(|entry| entry.expected.group == group);
+        entries.map(|entry| Arc::clone(&entry.expected)).collect()
+    }
+
+    /// Takes down what `token` showed for a key.
+    pub(super) fn found(
+        &mut self,
+        id: &KeyId,
+        (token, name): (usize, &str),
+        generation: u64,
+        finding: Finding,
+    ) -> Option<Event> {
+        let entry = self.keys.get_mut(id)?;
+        entry.proven.remove(&token);
+        match finding {
+            Finding::Wrong(found) => {
+                let news = entry.wrong.insert(token, found.clone()).is_none();
+                entry.announced = true;
+                let token = name.to_owned();
+                return news.then_some(Event::Conflict { key: *id, token, found });
+            }
+            Finding::Proven(private) => {
+                entry.wrong.remove(&token);
+                entry.proven.insert(token, (generation, private));
+            }
+            Finding::Absent => {
+                entry.wrong.remove(&token);
+            }
+            Finding::Unproven(_) => {}
+        }
+        None
+    }
+
+    /// Announces keys that are no longer in conflict. `all_open` says whether every token of a group
+    /// is usable.
+    pub(super) fn clear(&mut self, all_open: impl Fn(&str) -> bool) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (id, entry) in &mut self.keys {
+            if !entry.announced || !entry.wrong.is_empty() {
+                continue;
+            }
+            if entry.suspect && !all_open(&entry.expected.group) {
+                continue;
+            }
+            entry.suspect = false;
+            entry.announced = false;
+            events.push(Event::Cleared { key: *id });
+        }
+        events
+    }
+
+    /// The token is no longer open: nothing is proven by it. What it showed wrong stays.
+    pub(super) fn token_lost(&mut self, token: usize) {
+        for entry in self.keys.values_mut() {
+            entry.proven.remove(&token);
+        }
+    }
+
+    /// The object on `token` is not where it was.
+    pub(super) fn object_lost(&mut self, id: &KeyId, token: usize) {
+        if let Some(entry) = self.keys.get_mut(id) {
+            entry.proven.remove(&token);
+        }
+    }
+
+    /// The private key on `token`, if that generation of it has proven the key and nobody
+    /// contradicts.
+    pub(super) fn private(
+        &self,
+        id: &KeyId,
+        token: usize,
+        generation: u64,
+    ) -> Option<ObjectHandle> {
+        let entry = self.keys.get(id)?;
+        if entry.in_conflict() {
+            return None;
+        }
+        let (proven_in, private) = entry.proven.get(&token)?;
+        (*proven_in == generation).then_some(*private)
+    }
+
+    /// The tokens that have proven the key, another one first each time; or why none may use it.
+    pub(super) fn holders(
+        &mut self,
+        id: &KeyId,
+        name: impl Fn(usize) -> String,
+    ) -> Result<Vec<usize>, HsmError> {
+        let entry = self.keys.get_mut(id).ok_or(HsmError::UnknownKey(*id))?;
+        if let Some((token, found)) = entry.wrong.first_key_value() {
+            let (token, found) = (name(*token), found.clone());
+            return Err(HsmError::Conflict { key: *id, token, found });
+        }
+        if entry.suspect {
+            return Err(HsmError::Conflict {
+                key: *id,
+                token: "of an earlier run".to_owned(),
+                found: "another public key, and not all tokens of its group are open".to_owned(),
+            });
+        }
+        let mut holders: Vec<usize> = entry.proven.keys().copied().collect();
+        if !holders.is_empty() {
+            entry.turn = entry.turn.wrapping_add(1);
+            let first = entry.turn % holders.len();
+            holders.rotate_left(first);
+        }
+        Ok(holders)
+    }
+
+    /// How a key stands.
+    pub(super) fn status(&self, id: &KeyId, name: impl Fn(usize) -> String) -> Option<KeyStatus> {
+        let entry = self.keys.get(id)?;
+        let conflict = entry
+            .wrong
+            .first_key_value()
+            .map(|(token, found)| format!("token `{}` answers for it with {found}", name(*token)))
+            .or_else(|| {
+                entry.suspect.then(|| "was in conflict; not all tokens are open yet".to_owned())
+            });
+        let proven_by = entry.proven.keys().map(|token| name(*token)).collect();
+        Some(KeyStatus { proven_by, conflict })
+    }
+
+    /// Keys that `token` has proven.
+    pub(super) fn proven_count(&self, token: usize) -> usize {
+        self.keys.values().filter(|entry| entry.proven.contains_key(&token)).count()
+    }
+
+    /// Groups with a key in conflict.
+    pub(super) fn groups_in_conflict(&self) -> Vec<String> {
+        let entries = self.keys.values().filter(|entry| entry.in_conflict());
+        let mut groups: Vec<String> = entries.map(|e| e.expected.group.clone()).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+}
+
+impl Entry {
+    fn in_conflict(&self) -> bool {
+        self.suspect || !self.wrong.is_empty()
+    }
+}

@@ -1,0 +1,526 @@
+//! The doors to the tokens: what the keeper may ask of them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use countersign_policy::ledger::{Operation, generation_label};
+use countersign_policy::{Algorithm, KeyId, PublicKey};
+
+use super::batch::{Batch, Progress, Signature};
+use super::error::HsmError;
+use super::registry::ExpectedKey;
+use super::root::Job;
+use super::token::{Phase, Shared, Token};
+use super::{Event, FoundObject, KeyStatus, TokenSpec, WORKERS_MAX, watch};
+use crate::ledger::{Authorised, Spent};
+use crate::protocol::TokenHealth;
+
+/// How long a requester waits for a whole batch, whatever happens: longer than any daemon waits
+/// for its answer, so that it bounds threads and nothing else.
+const BATCH_WAIT_MAX: Duration = Duration::from_secs(120);
+/// How often a requester of a single job looks whether its token is still the one it asked.
+const JOB_LOOK: Duration = Duration::from_millis(20);
+/// RSA modulus where none is given.
+const RSA_BITS_DEFAULT: u16 = 2048;
+/// What the labels of our own key pairs start with; nothing else is ever destroyed.
+const OWN_LABEL: &str = "cs-";
+
+/// DNS types whose signatures need an [`Authorised`] value, or are not made at all (RFC 4034 §2,
+/// RFC 7344, RFC 7477): DNSKEY, CDS, CDNSKEY, CSYNC.
+const NOT_BY_ZONE_DOOR: [u16; 4] = [48, 59, 60, 62];
+
+/// All tokens of this keeper. Dropping it lets their threads end, and waits for none.
+pub struct Tokens {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Tokens {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+impl Tokens {
+    /// Opens the tokens in the background. `state_dir` keeps the marks of logins and hangs, and must
+    /// be writable; `events` is where conflicts and lost groups are told.
+    pub fn open(
+        specs: Vec<TokenSpec>,
+        state_dir: &Path,
+        events: Sender<Event>,
+    ) -> Result<Self, HsmError> {
+        for (at, spec) in specs.iter().enumerate() {
+            check_spec(spec, &specs[..at])?;
+        }
+        let token = |(index, spec)| Arc::new(Token::new(index, spec, state_dir));
+        let tokens = specs.into_iter().enumerate().map(token).collect();
+        let shared = Arc::new(Shared::new(tokens, events));
+        watch::spawn(Arc::clone(&shared))
+            .map_err(|e| HsmError::Unavailable(format!("can't start a thread: {e}")))?;
+        Ok(Self { shared })
+    }
+
+    /// Expects these keys too, from now on, and waits until the open tokens of their groups have
+    /// been looked at (tokens that open later look by themselves).
+    pub fn expect_keys(&self, keys: Vec<ExpectedKey>) {
+        let mut groups: Vec<String> = keys.iter().map(|key| key.group.clone()).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        let added = self.shared.keys().expect(keys);
+        if !added.is_empty() {
+            for group in groups {
+                self.on_group(&group, |reply| Job::Prove {
+                    keys: added.clone(),
+                    reply: Some(reply),
+                });
+            }
+        }
+    }
+
+    /// Expects this key no longer: it was destroyed.
+    pub fn forget_key(&self, key: &KeyId) {
+        self.shared.keys().forget(key);
+    }
+
+    /// Lists the open tokens of the key's group anew, has them prove it again, and says how it
+    /// stands.
+    pub fn reprove(&self, key: &KeyId) -> Result<KeyStatus, HsmError> {
+        let expected = self.shared.keys().expected(key).ok_or(HsmError::UnknownKey(*key))?;
+        self.on_group(&expected.group, |reply| Job::Relist { all: false, reply: Some(reply) });
+        self.on_group(&expected.group, |reply| Job::Prove { keys: vec![*key], reply: Some(reply) });
+        self.key_status(key).ok_or(HsmError::UnknownKey(*key))
+    }
+
+    /// How a key stands; `None` if it is not expected.
+    pub fn key_status(&self, key: &KeyId) -> Option<KeyStatus> {
+        self.shared.keys().status(key, |token| self.shared.name(token))
+    }
+
+    /// Waits until each token was opened or found wanting once, at most so long; whether they were.
+    pub fn wait_settled(&self, at_most: Duration) -> bool {
+        let give_up = Instant::now() + at_most;
+        loop {
+            let seen = self.shared.changes();
+            if self.shared.tokens.iter().all(|token| token.life().settled) {
+                return true;
+            }
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            self.shared.wait_change(seen, left);
+        }
+    }
+
+    /// Every token, as it stands.
+    pub fn health(&self) -> Vec<TokenHealth> {
+        let keys_proven = |token: &Token| {
+            u32::try_from(self.shared.keys().proven_count(token.index)).unwrap_or(u32::MAX)
+        };
+        self.shared
+            .tokens
+            .iter()
+            .map(|token| TokenHealth {
+                name: token.spec.name.clone(),
+                group: token.spec.group.clone(),
+                label: token.spec.label.clone(),
+                serial: token.spec.serial.clone(),
+                state: token.state(),
+                sessions: if token.is_usable() { token.spec.workers as u32 } else { 0 },
+                keys_proven: keys_proven(token),
+                queued: token.queue.len() as u32,
+                signatures: token.counters.signatures(),
+                failures: token.counters.failures(),
+                latency_counts: token.counters.latency_counts(),
+                latency_sum_us: token.counters.latency_sum_us(),
+            })
+            .collect()
+    }
+
+    /// Whether every open token of `group` can make and use such keys; an error when one can't, or
+    /// when none is open to ask.
+    pub fn supports(
+        &self,
+        group: &str,
+        algorithm: Algorithm,
+        rsa_bits: Option<u16>,
+    ) -> Result<(), HsmError> {
+        let mut asked = false;
+        for token in self.shared.group(group) {
+            let Some(offered) = token.life().offered.clone() else { continue };
+            asked = true;
+            offered.supports(algorithm, rsa_bits).map_err(|missing| HsmError::Unsupported {
+                token: token.spec.name.clone(),
+                algorithm,
+                missing,
+            })?;
+        }
+        if asked { Ok(()) } else { Err(self.unavailable(group, None)) }
+    }
+
+    /// Makes the key pair that `auth` names ([`Operation::Generate`]), with its nonce in the label,
+    /// and its KeyId as CKA_ID. The new key signs once it is expected ([`Self::expect_keys`]).
+    pub fn generate(
+        &self,
+        auth: Authorised,
+        algorithm: Algorithm,
+        rsa_bits: Option<u16>,
+    ) -> (Spent, Result<PublicKey, HsmError>) {
+        let Operation::Generate { zone, role, token, nonce } = auth.operation() else {
+            return (auth.spend(), Err(not_for("making a key")));
+        };
+        let label = generation_label(*role, zone, nonce);
+        let token = token.clone();
+        let spent = auth.spend();
+        (spent, self.make(&token, label, algorithm, rsa_bits.unwrap_or(RSA_BITS_DEFAULT)))
+    }
+
+    fn make(
+        &self,
+        token: &str,
+        label: String,
+        algorithm: Algorithm,
+        rsa_bits: u16,
+    ) -> Result<PublicKey, HsmError> {
+        let token = self.shared.token_named(token)?;
+        let offered = token.life().offered.clone();
+        if let Some(Err(missing)) = offered.map(|o| o.supports(algorithm, Some(rsa_bits))) {
+            let token = token.spec.name.clone();
+            return Err(HsmError::Unsupported { token, algorithm, missing });
+        }
+        self.ask(token, |reply| Job::Generate { label, algorithm, rsa_bits, reply })?
+    }
+
+    /// Destroys the key pair that `auth` names ([`Operation::Destroy`]): both objects, on that token.
+    pub fn destroy(&self, auth: Authorised) -> (Spent, Result<(), HsmError>) {
+        let Operation::Destroy { token, label, .. } = auth.operation() else {
+            return (auth.spend(), Err(not_for("destroying a key")));
+        };
+        let (token, label) = (token.clone(), label.clone());
+        let spent = auth.spend();
+        (spent, self.unmake(&token, label))
+    }
+
+    fn unmake(&self, token: &str, label: String) -> Result<(), HsmError> {
+        if !label.starts_with(OWN_LABEL) {
+            return Err(HsmError::NotAuthorised(format!(
+                "`{label}` is not a label that this keeper gave; only `{OWN_LABEL}…` is destroyed"
+            )));
+        }
+        let token = self.shared.token_named(token)?;
+        self.ask(token, |reply| Job::Destroy { label, reply })?
+    }
+
+    /// Signs a DNSKEY RRset as `auth` names it ([`Operation::SignDnskey`]). `message` is what RFC 4034
+    /// §3.1.8.1 says; its RRSIG fields must be those of the operation. The signature is verified.
+    pub fn sign_ksk(&self, auth: Authorised, message: &[u8]) -> (Spent, Result<Vec<u8>, HsmError>) {
+        let checked = self.check_ksk(auth.operation(), message);
+        let spent = auth.spend();
+        let result = checked.and_then(|key| {
+            let batch =
+                Batch::new(key.public.id(), key.public.clone(), true, vec![message.to_vec()]);
+            let mut results = self.run(&batch, &key.group);
+            results.pop().unwrap_or_else(|| Err(HsmError::Unavailable("no answer".to_owned())))
+        });
+        (spent, result)
+    }
+
+    fn check_ksk(
+        &self,
+        operation: &Operation,
+        message: &[u8],
+    ) -> Result<Arc<ExpectedKey>, HsmError> {
+        let Operation::SignDnskey { signer, ttl_s, inception, expiration, .. } = operation else {
+            return Err(not_for("signing a DNSKEY RRset"));
+        };
+        let key = self.shared.keys().expected(signer).ok_or(HsmError::UnknownKey(*signer))?;
+        if !key.role.signs_dnskey() {
+            let text = format!("key {signer} is a {}, which signs no DNSKEY RRset", key.role);
+            return Err(HsmError::NotAuthorised(text));
+        }
+        // RFC 4034 §3.1: type covered, algorithm, labels, TTL, expiration, inception, tag.
+        let mut fields = vec![0, 48, key.public.algorithm().number()];
+        let mut rest = Vec::new();
+        for number in [ttl_s, expiration, inception] {
+            rest.extend_from_slice(&number.to_be_bytes());
+        }
+        rest.extend_from_slice(&key.public.tag(key.role.flags()).to_be_bytes());
+        fields.extend_from_slice(message.get(3..4).unwrap_or_default());
+        fields.extend_from_slice(&rest);
+        if message.starts_with(&fields) {
+            Ok(key)
+        } else {
+            Err(HsmError::NotAuthorised(
+                "the bytes to be signed are not those of the ledger's intent".to_owned(),
+            ))
+        }
+    }
+
+    /// Signs to-be-signed bytes (RFC 4034 §3.1.8.1) with a ZSK, or a CSK under the ZSK's rule, on all
+    /// tokens that have proven the key. Answers come in the order of the messages. The lengths of
+    /// signatures are checked here; the daemon verifies each.
+    pub fn sign_zone(&self, key: &KeyId, messages: Vec<Vec<u8>>) -> Vec<Signature> {
+        let count = messages.len();
+        let refuse = |error: HsmError| vec![Err(error); count];
+        let Some(expected) = self.shared.keys().expected(key) else {
+            return refuse(HsmError::UnknownKey(*key));
+        };
+        if !expected.role.signs_zone() {
+            return refuse(HsmError::NotAuthorised(format!(
+                "key {key} is a {}, which signs through the ledger alone",
+                expected.role
+            )));
+        }
+        let barred = |message: &Vec<u8>| match message.first_chunk::<2>() {
+            Some(covered) => NOT_BY_ZONE_DOOR.contains(&u16::from_be_bytes(*covered)),
+            None => true,
+        };
+        if messages.iter().any(barred) {
+            return refuse(HsmError::NotAuthorised(
+                "DNSKEY, CDS, CDNSKEY and CSYNC are not signed with a zone's messages".to_owned(),
+            ));
+        }
+        let batch = Batch::new(*key, expected.public.clone(), false, messages);
+        self.run(&batch, &expected.group)
+    }
+
+    /// Key objects on a token whose label starts with `prefix`, from a new listing.
+    pub fn objects_labelled(
+        &self,
+        token: &str,
+        prefix: &str,
+    ) -> Result<Vec<FoundObject>, HsmError> {
+        let token = self.shared.token_named(token)?;
+        let prefix = prefix.to_owned();
+        self.ask(token, |reply| Job::Labelled { prefix, reply })?
+    }
+
+    /// Lets every thread end and waits for them, at most so long; whether all did. After a "no",
+    /// end with [`super::exit_past_modules`].
+    pub fn close(self, at_most: Duration) -> bool {
+        self.shared.stop();
+        let give_up = Instant::now() + at_most;
+        loop {
+            let seen = self.shared.changes();
+            if self.shared.tokens.iter().all(|token| token.calls().is_empty()) {
+                return true;
+            }
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            self.shared.wait_change(seen, left);
+        }
+    }
+
+    // ---- how a batch is carried through ----
+
+    /// Invites workers of all tokens that have proven the key, and again whenever work is left
+    /// that nobody is at.
+    fn run(&self, batch: &Arc<Batch>, group: &str) -> Vec<Signature> {
+        let start = Instant::now();
+        let mut asked_to_relist = false;
+        // How long to wait for a token that is being opened again: two deadlines of the slowest.
+        let grace = self.shared.group(group).map(|token| token.spec.deadline * 2).max();
+        let grace = grace.unwrap_or_default();
+        let mut idle_since: Option<Instant> = None;
+        loop {
+            let seen = self.shared.changes();
+            match batch.wait(Duration::from_millis(50)) {
+                Progress::Done => break,
+                Progress::Working => {}
+                Progress::Stranded { todo } => match self.invite(batch, group, todo) {
+                    Ok(true) => idle_since = None,
+                    Ok(false) => {
+                        let since = *idle_since.get_or_insert_with(Instant::now);
+                        if !asked_to_relist && self.is_settled(group) {
+                            // Perhaps it was put on a token by another tool.
+                            asked_to_relist = true;
+                            watch::relist(&self.shared, group, false);
+                        }
+                        if since.elapsed() > grace || !self.may_come_back(batch, group) {
+                            batch.close(&self.unavailable(group, batch.last_error()));
+                            break;
+                        }
+                        self.shared.wait_change(seen, Duration::from_millis(50));
+                    }
+                    Err(error) => {
+                        batch.close(&error);
+                        break;
+                    }
+                },
+            }
+            if start.elapsed() > BATCH_WAIT_MAX {
+                batch.close(&HsmError::Unavailable("the batch took too long".to_owned()));
+                break;
+            }
+        }
+        let results = batch.results(&HsmError::Unavailable("no answer".to_owned()));
+        // A conflict that came up meanwhile: what is signed already is not let out either.
+        match self.shared.keys().holders(&batch.key, |token| self.shared.name(token)) {
+            Err(error @ HsmError::Conflict { .. }) => vec![Err(error); results.len()],
+            _ => results,
+        }
+    }
+
+    /// Whether anyone was invited.
+    fn invite(&self, batch: &Arc<Batch>, group: &str, todo: usize) -> Result<bool, HsmError> {
+        let holders = self.shared.keys().holders(&batch.key, |token| self.shared.name(token))?;
+        if !self.is_settled(group) {
+            return Ok(false);
+        }
+        let fit: Vec<&Arc<Token>> = holders
+            .into_iter()
+            .map(|token| &self.shared.tokens[token])
+            .filter(|token| token.is_usable() && !batch.is_barred(token.index, token.generation()))
+            .collect();
+        // One invitation a message at most, dealt out in turn: first one to each token.
+        let most = fit.iter().map(|token| token.spec.workers).max().unwrap_or_default();
+        let rounds =
+            (0..most).flat_map(|round| fit.iter().filter(move |token| round < token.spec.workers));
+        let mut invited = 0;
+        for token in rounds.take(todo) {
+            if token.queue.push(batch.ticket(token.index)) {
+                invited += 1;
+            }
+        }
+        if invited == 0 && !fit.is_empty() {
+            return Err(HsmError::Busy(group.to_owned()));
+        }
+        Ok(invited > 0)
+    }
+
+    fn is_settled(&self, group: &str) -> bool {
+        self.shared.group(group).all(|token| token.life().settled)
+    }
+
+    /// Whether a token of the group is on its way and may yet take the work.
+    fn may_come_back(&self, batch: &Batch, group: &str) -> bool {
+        self.shared.group(group).any(|token| {
+            let life = token.life();
+            match life.phase {
+                Phase::Opening => true,
+                Phase::Waiting { .. } => life.failure.is_none(),
+                Phase::Usable { .. } => !batch.is_barred(token.index, token.generation()),
+                Phase::Hung { .. } | Phase::PinRefused { .. } => false,
+            }
+        })
+    }
+
+    fn unavailable(&self, group: &str, last: Option<HsmError>) -> HsmError {
+        if let Some(error @ HsmError::BadSignature { .. }) = last {
+            return error;
+        }
+        let mut reasons: Vec<String> = self
+            .shared
+            .group(group)
+            .map(|token| {
+                let state = match token.state() {
+                    crate::protocol::TokenState::Probing => "is being opened".to_owned(),
+                    crate::protocol::TokenState::Usable => "is usable, without the key".to_owned(),
+                    crate::protocol::TokenState::Unusable(reason) => reason,
+                };
+                format!("token `{}`: {state}", token.spec.name)
+            })
+            .collect();
+        if reasons.is_empty() {
+            reasons.push(format!("group `{group}` has no token"));
+        }
+        reasons.extend(last.map(|error| format!("last: {error}")));
+        HsmError::Unavailable(reasons.join("; "))
+    }
+
+    // ---- how a job is asked of a root thread ----
+
+    /// Asks a root thread, and waits for as long as that thread is the token's.
+    fn ask<T>(&self, token: &Token, job: impl FnOnce(SyncSender<T>) -> Job) -> Result<T, HsmError> {
+        let name = || token.spec.name.clone();
+        let (reply, answer) = sync_channel(1);
+        let generation = token.generation();
+        let root = token.life().root.clone();
+        let Some(root) = root.filter(|_| token.is_usable()) else {
+            return Err(self.unavailable(&token.spec.group, None));
+        };
+        match root.try_send(job(reply)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(HsmError::Busy(token.spec.group.clone())),
+            Err(TrySendError::Disconnected(_)) => {
+                return Err(self.unavailable(&token.spec.group, None));
+            }
+        }
+        drop(root);
+        self.wait_answer(token, generation, &answer).ok_or_else(|| HsmError::OutcomeUnknown {
+            token: name(),
+            detail: match token.state() {
+                crate::protocol::TokenState::Unusable(reason) => reason,
+                _ => "the token was lost meanwhile".to_owned(),
+            },
+        })
+    }
+
+    fn wait_answer<T>(&self, token: &Token, generation: u64, answer: &Receiver<T>) -> Option<T> {
+        loop {
+            match answer.recv_timeout(JOB_LOOK) {
+                Ok(value) => return Some(value),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    if !token.is_at(generation) || self.shared.is_stopping() {
+                        // It may have answered between the two looks.
+                        return answer.try_recv().ok();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has all usable tokens of a group do something, and waits for them.
+    fn on_group(&self, group: &str, job: impl Fn(SyncSender<()>) -> Job) {
+        let mut asked = Vec::new();
+        for token in self.shared.group(group) {
+            let (reply, answer) = sync_channel(1);
+            let generation = token.generation();
+            let life = token.life();
+            let Some(root) = &life.root else { continue };
+            let sent = root.try_send(job(reply)).is_ok();
+            if sent && matches!(life.phase, Phase::Usable { .. }) {
+                drop(life);
+                asked.push((token, generation, answer));
+            }
+        }
+        for (token, generation, answer) in asked {
+            // Lost meanwhile: it looks by itself when it is opened again.
+            let _: Option<()> = self.wait_answer(token, generation, &answer);
+        }
+    }
+}
+
+fn not_for(what: &str) -> HsmError {
+    HsmError::NotAuthorised(format!("the ledger's intent is not for {what}"))
+}
+
+fn check_spec(spec: &TokenSpec, before: &[TokenSpec]) -> Result<(), HsmError> {
+    let fail = |problem: &str| {
+        Err(HsmError::Setting { token: spec.name.clone(), problem: problem.to_owned() })
+    };
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+    if spec.name.is_empty() || spec.name.len() > 64 || !spec.name.bytes().all(plain) {
+        return fail("the name is not 1 to 64 of a-z, 0-9, '-', '_', '.'");
+    }
+    if !(1..=WORKERS_MAX).contains(&spec.workers) {
+        return fail("`workers` is out of range; expected 1 to 256");
+    }
+    if spec.queue_max == 0 || spec.deadline.is_zero() {
+        return fail("`queue_max` and the deadline must not be 0");
+    }
+    for other in before {
+        if other.name == spec.name {
+            return fail("is named twice");
+        }
+        if (&other.module, &other.label, &other.serial) == (&spec.module, &spec.label, &spec.serial)
+        {
+            return fail("is the same token as another one");
+        }
+    }
+    Ok(())
+}
