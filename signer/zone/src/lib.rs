@@ -7,7 +7,9 @@
 //! Receiver ─finish─► ReceivedZone ─admit─► AdmittedZone ─plan─► PlannedZone ─assemble─► SignedZone ─verify─► VerifiedZone
 //! ```
 
+pub mod admit;
 pub mod admitted;
+pub mod cuts;
 pub mod name;
 pub mod packed;
 pub mod params;
@@ -16,7 +18,10 @@ pub mod receive;
 pub mod refusal;
 pub mod rtype;
 pub mod signed;
+#[cfg(test)]
+pub(crate) mod testing;
 
+pub use admit::{AdmissionParams, IncomingDnssec, admit};
 pub use admitted::AdmittedZone;
 pub use name::Name;
 pub use packed::{Node, Packed, Rrset};

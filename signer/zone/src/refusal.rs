@@ -114,6 +114,16 @@ pub enum Fault {
         /// Octets allowed.
         max: usize,
     },
+    /// More than the keeper takes in one piece.
+    #[error(
+        "signing the RRset takes {found} octets, since each record repeats its owner; at most {max} are taken. Shorten the owner or split the RRset"
+    )]
+    TbsTooLarge {
+        /// Octets found.
+        found: usize,
+        /// Octets allowed.
+        max: usize,
+    },
     /// DNSSEC records where the setting refuses them.
     #[error(
         "the primary sent a DNSSEC record and `incoming_dnssec` is \"refuse\"; sign in one place only, or set \"strip\""
