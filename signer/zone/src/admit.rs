@@ -41,13 +41,14 @@ pub const TBS_BYTES_MAX: usize = 1 << 20;
 const RRSIG_PREFIX_BYTES_MAX: usize = 18 + name::NAME_BYTES_MAX;
 
 /// Judges a received zone.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "settings grow, and callers keep them")]
 pub fn admit(received: ReceivedZone, params: &AdmissionParams) -> Result<AdmittedZone, Refusal> {
     let ReceivedZone { apex, mut arena } = received;
     let mut notes = Notes::default();
-    let records = sorted(&mut arena, &apex, params, &mut notes)?;
+    let records = sorted(&mut arena, &apex, params.dnssec, &mut notes)?;
     let records = pack(&arena, &records, &mut notes)?;
     let serial = check_apex(&records, &apex)?;
-    check_names(&records, &apex, params)?;
+    check_names(&records, &apex, params.ttl_max_s)?;
     Ok(AdmittedZone { apex, serial, records, notes })
 }
 
@@ -55,7 +56,7 @@ pub fn admit(received: ReceivedZone, params: &AdmissionParams) -> Result<Admitte
 fn sorted(
     arena: &mut Arena,
     apex: &ZoneName,
-    params: &AdmissionParams,
+    dnssec: IncomingDnssec,
     notes: &mut Notes,
 ) -> Result<Vec<Record>, Refusal> {
     let mut records = arena.take_records();
@@ -63,7 +64,7 @@ fn sorted(
     records.retain(|record| {
         let owner = arena.owner(record);
         let keep = match record.rtype {
-            rtype if rtype.is_signers_own() && params.dnssec == IncomingDnssec::Refuse => {
+            rtype if rtype.is_signers_own() && dnssec == IncomingDnssec::Refuse => {
                 Err(Fault::SignedByPrimary)
             }
             rtype if rtype.is_signers_own() => Ok(false),
@@ -155,9 +156,8 @@ fn check_apex(records: &Packed, apex: &ZoneName) -> Result<u32, Refusal> {
         return Err(Refusal::whole(Fault::NoSoa(apex.to_string())));
     };
     let mut rdatas = soa.rdatas();
-    let serial = match (rdatas.next().and_then(soa_serial), rdatas.next()) {
-        (Some(serial), None) => serial,
-        _ => return Err(Refusal::of(wire, Rtype::SOA, Fault::ManySoas(soa.len()))),
+    let (Some(serial), None) = (rdatas.next().and_then(soa_serial), rdatas.next()) else {
+        return Err(Refusal::of(wire, Rtype::SOA, Fault::ManySoas(soa.len())));
     };
     if !node.is_some_and(|node| node.has(Rtype::NS)) {
         return Err(Refusal::whole(Fault::NoApexNs(apex.to_string())));
@@ -172,7 +172,7 @@ pub(crate) fn soa_serial(rdata: &[u8]) -> Option<u32> {
 }
 
 /// The rules that hold name by name.
-fn check_names(records: &Packed, apex: &ZoneName, params: &AdmissionParams) -> Result<(), Refusal> {
+fn check_names(records: &Packed, apex: &ZoneName, ttl_max_s: u32) -> Result<(), Refusal> {
     let mut dname: Option<Node<'_>> = None;
     for (node, standing) in standings(records, apex) {
         if let Some(above) = dname.filter(|above| node.key().starts_with(above.key())) {
@@ -185,7 +185,7 @@ fn check_names(records: &Packed, apex: &ZoneName, params: &AdmissionParams) -> R
         }
         check_node(&node, standing)?;
         for rrset in node.rrsets().filter(|rrset| standing.signs(rrset.rtype())) {
-            check_ttl(&rrset, params.ttl_max_s)?;
+            check_ttl(&rrset, ttl_max_s)?;
         }
     }
     Ok(())

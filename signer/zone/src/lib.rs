@@ -9,24 +9,36 @@
 
 pub mod admit;
 pub mod admitted;
+pub mod assemble;
+pub(crate) mod bitmap;
+pub(crate) mod compose;
 pub mod cuts;
 pub mod name;
+pub(crate) mod nsec;
+pub(crate) mod nsec3;
 pub mod packed;
 pub mod params;
+pub mod plan;
 pub mod rdata;
 pub mod receive;
 pub mod refusal;
+pub(crate) mod reuse;
 pub mod rtype;
+pub mod serial;
 pub mod signed;
+pub(crate) mod tbs;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use admit::{AdmissionParams, IncomingDnssec, admit};
 pub use admitted::AdmittedZone;
+pub use assemble::AssembleError;
 pub use name::Name;
 pub use packed::{Node, Packed, Rrset};
 pub use params::{ZoneKey, ZoneParams};
+pub use plan::{DnskeyOrder, PlanError, PlannedZone, Task, plan};
 pub use receive::{Bounds, ReceivedZone, Receiver};
 pub use refusal::{Fault, Refusal};
 pub use rtype::Rtype;
+pub use serial::{SerialError, next_serial};
 pub use signed::SignedZone;

@@ -167,7 +167,7 @@ pub fn is_at_or_below(wire: &[u8], ancestor: &[u8]) -> bool {
 /// Canonical order (RFC 4034 §6.1): labels from the right, lower-cased, absent before any octet.
 pub fn canonical_cmp(a: &[u8], b: &[u8]) -> Ordering {
     let (starts_a, starts_b) = (LabelStarts::of(a), LabelStarts::of(b));
-    for (label_a, label_b) in starts_a.from_right(a).zip(starts_b.from_right(b)) {
+    for (label_a, label_b) in starts_a.rightmost_first(a).zip(starts_b.rightmost_first(b)) {
         let lowered_a = label_a.iter().map(u8::to_ascii_lowercase);
         match lowered_a.cmp(label_b.iter().map(u8::to_ascii_lowercase)) {
             Ordering::Equal => {}
@@ -179,7 +179,7 @@ pub fn canonical_cmp(a: &[u8], b: &[u8]) -> Ordering {
 
 /// Appends the sort key of `wire` to `key`.
 pub fn push_sort_key(wire: &[u8], key: &mut Vec<u8>) {
-    for label in LabelStarts::of(wire).from_right(wire) {
+    for label in LabelStarts::of(wire).rightmost_first(wire) {
         for byte in label {
             match byte.to_ascii_lowercase() {
                 0 => key.extend_from_slice(&[1, 1]),
@@ -216,7 +216,7 @@ impl LabelStarts {
         found
     }
 
-    fn from_right<'a>(&'a self, wire: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    fn rightmost_first<'a>(&'a self, wire: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         self.starts[..self.count].iter().rev().map(move |start| {
             let start = usize::from(*start);
             &wire[start + 1..start + 1 + usize::from(wire[start])]

@@ -1,8 +1,12 @@
 //! Small zones for the tests beside the code.
 
+use countersign_policy::signing::{Denial, KeySplit, SerialPolicy};
+use countersign_policy::{Algorithm, KeyRole, PublicKey, SigningPolicy};
+
 use crate::admit::{AdmissionParams, IncomingDnssec, admit};
 use crate::admitted::AdmittedZone;
 use crate::name::tests::wire;
+use crate::params::{ZoneKey, ZoneParams};
 use crate::receive::{Bounds, CLASS_IN, ReceivedZone, Receiver};
 use crate::refusal::Refusal;
 use crate::rtype::Rtype;
@@ -44,4 +48,41 @@ pub(crate) fn receive(records: &[Rec]) -> Result<ReceivedZone, Refusal> {
 
 pub(crate) fn admitted(records: Vec<Rec>) -> AdmittedZone {
     admit(receive(&with_apex(records)).expect("received"), &STRIP).expect("admitted")
+}
+
+/// A policy of 14 days' validity, refreshed at 7.
+pub(crate) fn policy(denial: Denial) -> SigningPolicy {
+    SigningPolicy {
+        algorithm: Algorithm::Ed25519,
+        rsa_bits: None,
+        keys: KeySplit::KskZsk,
+        ksk_group: "ksk".to_owned(),
+        zsk_group: Some("zsk".to_owned()),
+        denial,
+        serial: SerialPolicy::Unixtime,
+        dnskey_ttl_s: 3_600,
+        ttl_max_s: 86_400,
+        validity_s: 14 * 86_400,
+        refresh_s: 7 * 86_400,
+        inception_offset_s: 3_600,
+    }
+}
+
+/// A key that nobody has the private half of.
+pub(crate) fn key(role: KeyRole, algorithm: Algorithm, fill: u8) -> ZoneKey {
+    let len = algorithm.public_key_len().expect("fixed");
+    let public = PublicKey::new(algorithm, &vec![fill; len]).expect("shape");
+    ZoneKey { role, public }
+}
+
+/// `example.` with an Ed25519 KSK and ZSK.
+pub(crate) fn params(denial: Denial) -> ZoneParams {
+    ZoneParams {
+        apex: "example.".parse().expect("name"),
+        policy: policy(denial),
+        keys: vec![
+            key(KeyRole::Ksk, Algorithm::Ed25519, 1),
+            key(KeyRole::Zsk, Algorithm::Ed25519, 2),
+        ],
+    }
 }

@@ -78,13 +78,13 @@ impl Builder {
 
     /// Adds an RRset to the node begun last. `spelled` is the owner in this RRset's own case;
     /// `rdatas` come in canonical order.
-    pub fn rrset<'r>(
+    pub fn rrset<'r, 's>(
         &mut self,
         spelled: &[u8],
         rtype: Rtype,
         ttl_s: u32,
         rdatas: impl IntoIterator<Item = &'r [u8]>,
-        rrsigs: impl IntoIterator<Item = &'r [u8]>,
+        rrsigs: impl IntoIterator<Item = &'s [u8]>,
     ) -> Result<(), PackedError> {
         let shown = || format!("{} {rtype}", name::Shown(spelled));
         let Some(open) = &mut self.open else {

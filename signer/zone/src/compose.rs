@@ -1,0 +1,234 @@
+//! The signed zone without its new signatures: the primary's records with the new serial, the
+//! DNSKEY RRset, the chain of denial, signatures that are kept, and a list of those to make.
+
+use countersign_policy::signing::Denial;
+
+use crate::admitted::AdmittedZone;
+use crate::cuts::{Standing, standings};
+use crate::nsec;
+use crate::nsec3::{self, Nsec3};
+use crate::packed::{Builder, Node, Packed, PackedError};
+use crate::params::ZoneParams;
+use crate::plan::PlanError;
+use crate::reuse::Previous;
+use crate::rtype::Rtype;
+use crate::tbs::Signer;
+
+/// A signature to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// Position of the RRset among all RRsets of the zone, in order.
+    pub(crate) rrset: usize,
+    /// Position of the key: among the zone's signers, or those of DNSKEY for that RRset.
+    pub(crate) signer: usize,
+}
+
+/// What the next version is composed of.
+pub(crate) struct Composed {
+    pub(crate) records: Packed,
+    /// Signatures to be made with keys that sign the zone, in order of the zone.
+    pub(crate) zone: Vec<Missing>,
+    /// Signatures over DNSKEY to be made.
+    pub(crate) dnskey: Vec<Missing>,
+    /// Signatures that are kept.
+    pub(crate) reused: usize,
+}
+
+/// An RRset that the signer makes.
+struct Made {
+    rtype: Rtype,
+    ttl_s: u32,
+    rdatas: Vec<Vec<u8>>,
+}
+
+/// The keys, by what they sign.
+pub(crate) struct Signers {
+    pub(crate) zone: Vec<Signer>,
+    pub(crate) dnskey: Vec<Signer>,
+}
+
+/// Composes the next version.
+pub(crate) fn compose<'a>(
+    admitted: &AdmittedZone,
+    previous: Previous<'a>,
+    params: &ZoneParams,
+    signers: &'a Signers,
+    serial: u32,
+) -> Result<Composed, PlanError> {
+    let apex = &params.apex;
+    let no_soa = || PlanError::NoSoa(apex.to_string());
+    let apex_node = admitted.records.node(apex.as_wire()).ok_or_else(no_soa)?;
+    let old_soa = apex_node.rrset(Rtype::SOA).ok_or_else(no_soa)?;
+    let soa = old_soa.rdatas().next().and_then(|rdata| with_serial(rdata, serial));
+    let soa = soa.ok_or_else(no_soa)?;
+    let denial_ttl_s = denial_ttl_s(old_soa.ttl_s(), &soa);
+    let mut at_apex = vec![dnskey_rrset(params)];
+    let (mut nsec, nsec3) = match params.policy.denial {
+        Denial::Nsec => (Some(nsec::Chain::new(&admitted.records, apex, apex_node.owner())), None),
+        denial => {
+            at_apex.push(Made {
+                rtype: Rtype::NSEC3PARAM,
+                ttl_s: denial_ttl_s,
+                rdatas: vec![nsec3::NSEC3PARAM.to_vec()],
+            });
+            let opt_out = denial == Denial::Nsec3OptOut;
+            (None, Some(nsec3::Chain::new(&admitted.records, apex, opt_out)?))
+        }
+    };
+    let mut links = nsec3.iter().flat_map(|chain| chain.records(apex_node.owner())).peekable();
+    let denial = |rtype, rdata| Made { rtype, ttl_s: denial_ttl_s, rdatas: vec![rdata] };
+    let mut composer = Composer::new(previous, signers, soa);
+    for (node, standing) in standings(&admitted.records, apex) {
+        while let Some(Nsec3 { key, owner, rdata }) = links.next_if(|link| *link.key < *node.key())
+        {
+            composer.link(&key, &owner, &denial(Rtype::NSEC3, rdata))?;
+        }
+        let mut made =
+            if standing == Standing::Apex { std::mem::take(&mut at_apex) } else { vec![] };
+        if let Some(chain) = nsec.as_mut().filter(|_| standing != Standing::Hidden) {
+            made.push(denial(Rtype::NSEC, chain.rdata(&node, standing)));
+        }
+        // A name of the zone may happen to be the hash of another.
+        if let Some(link) = links.next_if(|link| link.key == node.key()) {
+            made.push(denial(Rtype::NSEC3, link.rdata));
+        }
+        made.sort_by_key(|rrset| rrset.rtype);
+        composer.node(&node, standing, &made)?;
+    }
+    for Nsec3 { key, owner, rdata } in links {
+        composer.link(&key, &owner, &denial(Rtype::NSEC3, rdata))?;
+    }
+    Ok(composer.finish()?)
+}
+
+/// The DNSKEY RRset, in canonical order.
+fn dnskey_rrset(params: &ZoneParams) -> Made {
+    let mut rdatas: Vec<Vec<u8>> = params.keys.iter().map(|key| key.dnskey_rdata()).collect();
+    rdatas.sort();
+    Made { rtype: Rtype::DNSKEY, ttl_s: params.policy.dnskey_ttl_s, rdatas }
+}
+
+/// SOA RDATA with another serial: the first of the five fields that end it.
+fn with_serial(rdata: &[u8], serial: u32) -> Option<Vec<u8>> {
+    let mut rdata = rdata.to_vec();
+    let (field, _) = rdata.last_chunk_mut::<20>()?.split_first_chunk_mut::<4>()?;
+    *field = serial.to_be_bytes();
+    Some(rdata)
+}
+
+/// TTL of NSEC and NSEC3: the lesser of the SOA's TTL and its MINIMUM (RFC 9077 §3).
+fn denial_ttl_s(soa_ttl_s: u32, soa: &[u8]) -> u32 {
+    soa.last_chunk::<4>().map_or(soa_ttl_s, |minimum| soa_ttl_s.min(u32::from_be_bytes(*minimum)))
+}
+
+struct Composer<'a> {
+    builder: Builder,
+    previous: Previous<'a>,
+    signers: &'a Signers,
+    soa: Vec<u8>,
+    /// RRsets so far.
+    rrsets: usize,
+    zone: Vec<Missing>,
+    dnskey: Vec<Missing>,
+    reused: usize,
+}
+
+impl<'a> Composer<'a> {
+    fn new(previous: Previous<'a>, signers: &'a Signers, soa: Vec<u8>) -> Self {
+        Self {
+            builder: Builder::new(),
+            previous,
+            signers,
+            soa,
+            rrsets: 0,
+            zone: Vec::new(),
+            dnskey: Vec::new(),
+            reused: 0,
+        }
+    }
+
+    /// An NSEC3 at a name of its own.
+    fn link(&mut self, key: &[u8], owner: &[u8], made: &Made) -> Result<(), PackedError> {
+        let before = self.previous.node(key);
+        self.builder.owner(owner)?;
+        self.made(before, owner, made)
+    }
+
+    /// A name of the primary's, with what the signer adds there, ascending by type.
+    fn node(
+        &mut self,
+        node: &Node<'_>,
+        standing: Standing,
+        made: &[Made],
+    ) -> Result<(), PackedError> {
+        let before = self.previous.node(node.key());
+        self.builder.owner(node.owner())?;
+        let mut made = made.iter().peekable();
+        for rrset in node.rrsets() {
+            while let Some(made) = made.next_if(|made| made.rtype < rrset.rtype()) {
+                self.made(before, node.owner(), made)?;
+            }
+            let (owner, rtype, ttl_s) = (rrset.owner(), rrset.rtype(), rrset.ttl_s());
+            let signed = standing.signs(rtype);
+            if standing == Standing::Apex && rtype == Rtype::SOA {
+                let soa = std::mem::take(&mut self.soa);
+                self.rrset(before, owner, (rtype, ttl_s), std::iter::once(soa.as_slice()), signed)?;
+            } else {
+                self.rrset(before, owner, (rtype, ttl_s), rrset.rdatas(), signed)?;
+            }
+        }
+        for made in made {
+            self.made(before, node.owner(), made)?;
+        }
+        Ok(())
+    }
+
+    fn made(
+        &mut self,
+        before: Option<Node<'a>>,
+        owner: &[u8],
+        made: &Made,
+    ) -> Result<(), PackedError> {
+        let rdatas = made.rdatas.iter().map(Vec::as_slice);
+        self.rrset(before, owner, (made.rtype, made.ttl_s), rdatas, true)
+    }
+
+    /// Adds an RRset with the signatures that it keeps, and notes those that it lacks.
+    fn rrset<'r>(
+        &mut self,
+        before: Option<Node<'a>>,
+        owner: &[u8],
+        (rtype, ttl_s): (Rtype, u32),
+        rdatas: impl Iterator<Item = &'r [u8]> + Clone,
+        signed: bool,
+    ) -> Result<(), PackedError> {
+        let mut kept = Vec::new();
+        if signed {
+            let before = before
+                .and_then(|node| node.rrset(rtype))
+                .filter(|before| before.ttl_s() == ttl_s && before.rdatas().eq(rdatas.clone()));
+            let (signers, missing) = match rtype {
+                Rtype::DNSKEY => (&self.signers.dnskey, &mut self.dnskey),
+                _ => (&self.signers.zone, &mut self.zone),
+            };
+            for (at, signer) in signers.iter().enumerate() {
+                match before.and_then(|before| self.previous.signature(&before, signer)) {
+                    Some(rrsig) => kept.push(rrsig),
+                    None => missing.push(Missing { rrset: self.rrsets, signer: at }),
+                }
+            }
+        }
+        self.reused += kept.len();
+        self.rrsets += 1;
+        self.builder.rrset(owner, rtype, ttl_s, rdatas, kept)
+    }
+
+    fn finish(self) -> Result<Composed, PackedError> {
+        Ok(Composed {
+            records: self.builder.finish()?,
+            zone: self.zone,
+            dnskey: self.dnskey,
+            reused: self.reused,
+        })
+    }
+}

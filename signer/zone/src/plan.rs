@@ -1,0 +1,272 @@
+//! Planning: what a version of a zone will hold, which of the previous version's signatures it
+//! keeps, and what is to be signed. Nothing here signs.
+//!
+//! Every authoritative RRset is signed by every zone-signing key, and the DNSKEY RRset by every
+//! key-signing key, so that each algorithm of the DNSKEY RRset signs everything (RFC 4035 §2.2).
+
+use std::collections::BTreeSet;
+
+use countersign_policy::key::tags_collide;
+use countersign_policy::signing::Denial;
+use countersign_policy::{Algorithm, KeyId, ZoneName};
+
+use crate::admitted::AdmittedZone;
+use crate::compose::{Composed, Missing, Signers, compose};
+use crate::nsec3::{self, Collision};
+use crate::packed::{Packed, PackedError, Rrset};
+use crate::params::ZoneParams;
+use crate::reuse::Previous;
+use crate::tbs::{Signer, Validity, to_be_signed};
+
+/// Keys of one DNSKEY RRset: a KSK and a ZSK of two algorithms, each being rolled, are eight.
+pub const KEYS_MAX: usize = 16;
+
+/// Why a zone can't be planned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// Zone and parameters are not of one zone.
+    #[error("the admitted zone is {admitted}, the keys and policy are those of {params}")]
+    OtherZone {
+        /// The zone admitted.
+        admitted: String,
+        /// The zone of the parameters.
+        params: String,
+    },
+    /// No keys, or too many.
+    #[error("{0} keys; expected 1 to {KEYS_MAX}")]
+    KeyCount(usize),
+    /// An algorithm that would not sign everything.
+    #[error(
+        "algorithm {algorithm} has no key that signs {duty}, but every algorithm of the DNSKEY RRset must sign the whole zone (RFC 4035 §2.2)"
+    )]
+    AlgorithmIncomplete {
+        /// The algorithm.
+        algorithm: Algorithm,
+        /// What would lack its signature.
+        duty: &'static str,
+    },
+    /// Two keys with one tag, revoked form included.
+    #[error("keys {0} and {1} share a key tag, or would if revoked; replace one of them")]
+    TagsCollide(KeyId, KeyId),
+    /// NSEC3 owners do not fit below the apex.
+    #[error(
+        "the name {0} is too long for NSEC3: a hash of 32 characters must fit before it; use NSEC"
+    )]
+    ApexTooLong(String),
+    /// Two names with one NSEC3 hash.
+    #[error(
+        "{0} and {1} have the same NSEC3 hash (RFC 5155 §7.1); rename one of them, or use NSEC"
+    )]
+    HashCollision(String, String),
+    /// No SOA: admission lets no such zone through.
+    #[error("the zone {0} has no SOA record")]
+    NoSoa(String),
+    /// The version could not be packed.
+    #[error(transparent)]
+    Packed(#[from] PackedError),
+}
+
+impl From<Collision> for PlanError {
+    fn from(Collision(a, b): Collision) -> Self {
+        Self::HashCollision(a, b)
+    }
+}
+
+/// One signature to be made by a key that signs the zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// The key.
+    pub key: KeyId,
+    /// RRSIG RDATA up to the signer's name, then the RRset in canonical form and order
+    /// (RFC 4034 §3.1.8.1).
+    pub tbs: Vec<u8>,
+}
+
+/// One signature over the DNSKEY RRset, whose octets the keeper builds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnskeyOrder {
+    /// The keys that the RRset holds.
+    pub keys: BTreeSet<KeyId>,
+    /// The key that signs.
+    pub signer: KeyId,
+    /// TTL of the RRset.
+    pub ttl_s: u32,
+    /// Seconds since 1970 modulo 2^32.
+    pub inception: u32,
+    /// The same.
+    pub expiration: u32,
+}
+
+/// A version of a zone that lacks some of its signatures.
+pub struct PlannedZone {
+    pub(crate) apex: ZoneName,
+    pub(crate) serial: u32,
+    /// Records, and the signatures that are kept.
+    pub(crate) records: Packed,
+    pub(crate) signers: Signers,
+    pub(crate) validity: Validity,
+    pub(crate) zone: Vec<Missing>,
+    pub(crate) dnskey: Vec<Missing>,
+    orders: Vec<DnskeyOrder>,
+    reused: usize,
+}
+
+/// Plans the next version of a zone. `serial` comes from [`crate::serial::next_serial`], `now_s`
+/// is seconds since 1970.
+pub fn plan(
+    admitted: &AdmittedZone,
+    previous: Option<&Packed>,
+    params: &ZoneParams,
+    serial: u32,
+    now_s: u64,
+) -> Result<PlannedZone, PlanError> {
+    check_params(admitted, params)?;
+    let signers = signers(params);
+    let policy = &params.policy;
+    // Modulo 2^32, as RFC 4034 §3.1.5 reads these fields.
+    let validity = Validity {
+        inception: now_s.saturating_sub(policy.inception_offset_s.into()) as u32,
+        expiration: now_s.saturating_add(policy.validity_s.into()) as u32,
+    };
+    let before = Previous::new(previous, &params.apex, policy, now_s);
+    let Composed { records, zone, dnskey, reused } =
+        compose(admitted, before, params, &signers, serial)?;
+    let keys: BTreeSet<KeyId> = params.keys.iter().map(|key| key.public.id()).collect();
+    let order = |missing: &Missing| DnskeyOrder {
+        keys: keys.clone(),
+        signer: signers.dnskey[missing.signer].id,
+        ttl_s: policy.dnskey_ttl_s,
+        inception: validity.inception,
+        expiration: validity.expiration,
+    };
+    let orders = dnskey.iter().map(order).collect();
+    let apex = params.apex.clone();
+    Ok(PlannedZone { apex, serial, records, signers, validity, zone, dnskey, orders, reused })
+}
+
+fn check_params(admitted: &AdmittedZone, params: &ZoneParams) -> Result<(), PlanError> {
+    if admitted.apex() != &params.apex {
+        return Err(PlanError::OtherZone {
+            admitted: admitted.apex().to_string(),
+            params: params.apex.to_string(),
+        });
+    }
+    let keys = &params.keys;
+    if !(1..=KEYS_MAX).contains(&keys.len()) {
+        return Err(PlanError::KeyCount(keys.len()));
+    }
+    for algorithm in params.algorithms() {
+        let mut roles =
+            keys.iter().filter(|key| key.public.algorithm() == algorithm).map(|key| key.role);
+        let duty = if !roles.clone().any(|role| role.signs_dnskey()) {
+            "the DNSKEY RRset"
+        } else if !roles.any(|role| role.signs_zone()) {
+            "the rest of the zone"
+        } else {
+            continue;
+        };
+        return Err(PlanError::AlgorithmIncomplete { algorithm, duty });
+    }
+    for (at, a) in keys.iter().enumerate() {
+        for b in &keys[at + 1..] {
+            if tags_collide((&a.public, a.role), (&b.public, b.role)) {
+                return Err(PlanError::TagsCollide(a.public.id(), b.public.id()));
+            }
+        }
+    }
+    let apex_bytes = params.apex.as_wire().len();
+    if params.policy.denial != Denial::Nsec && apex_bytes > nsec3::APEX_BYTES_MAX {
+        return Err(PlanError::ApexTooLong(params.apex.to_string()));
+    }
+    Ok(())
+}
+
+fn signers(params: &ZoneParams) -> Signers {
+    let keys = params.keys.iter();
+    Signers {
+        zone: keys.clone().filter(|key| key.role.signs_zone()).map(Signer::new).collect(),
+        dnskey: keys.filter(|key| key.role.signs_dnskey()).map(Signer::new).collect(),
+    }
+}
+
+impl PlannedZone {
+    /// The zone.
+    pub fn apex(&self) -> &ZoneName {
+        &self.apex
+    }
+
+    /// The serial that the version will have.
+    pub fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    /// What is to be signed, in order of the zone. Each is built as it is asked for: together they
+    /// would be as large as the zone.
+    pub fn tasks(&self) -> Tasks<'_> {
+        Tasks { planned: self, missing: self.zone.iter(), rrsets: Rrsets::of(&self.records) }
+    }
+
+    /// What the keeper is to sign over DNSKEY; empty where all those signatures are kept.
+    pub fn dnskey_orders(&self) -> &[DnskeyOrder] {
+        &self.orders
+    }
+
+    /// How many signatures are kept.
+    pub fn reused(&self) -> usize {
+        self.reused
+    }
+}
+
+/// The iterator of [`PlannedZone::tasks`].
+#[derive(Clone)]
+pub struct Tasks<'a> {
+    planned: &'a PlannedZone,
+    missing: std::slice::Iter<'a, Missing>,
+    rrsets: Rrsets<'a>,
+}
+
+impl Iterator for Tasks<'_> {
+    type Item = Task;
+
+    fn next(&mut self) -> Option<Task> {
+        let missing = self.missing.next()?;
+        let rrset = self.rrsets.at(missing.rrset)?;
+        let PlannedZone { apex, signers, validity, .. } = self.planned;
+        let signer = &signers.zone[missing.signer];
+        Some(Task { key: signer.id, tbs: to_be_signed(&rrset, signer, *validity, apex) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.missing.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Tasks<'_> {}
+
+/// Finds RRsets by their position among all of a version; positions are asked for in order.
+#[derive(Clone)]
+struct Rrsets<'a> {
+    nodes: crate::packed::Iter<'a>,
+    node: Vec<Rrset<'a>>,
+    /// Position of the first RRset of `node`.
+    first: usize,
+}
+
+impl<'a> Rrsets<'a> {
+    fn of(records: &'a Packed) -> Self {
+        Self { nodes: records.iter(), node: Vec::new(), first: 0 }
+    }
+
+    fn at(&mut self, position: usize) -> Option<Rrset<'a>> {
+        while position >= self.first + self.node.len() {
+            self.first += self.node.len();
+            self.node.clear();
+            self.node.extend(self.nodes.next()?.rrsets());
+        }
+        self.node.get(position.checked_sub(self.first)?).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! Which signatures of the previous version serve for the next one: those over the same records,
+//! by a key that is still published, young enough to last and within the policy's validity.
+
+use std::iter::Peekable;
+
+use countersign_policy::{SigningPolicy, ZoneName};
+
+use crate::packed::{Iter, Node, Packed, Rrset};
+use crate::rtype::Rtype;
+use crate::tbs::Signer;
+
+/// The previous version, walked alongside the next one.
+pub(crate) struct Previous<'a> {
+    nodes: Option<Peekable<Iter<'a>>>,
+    /// DNSKEY RDATA of its keys. Among them tags are distinct, so algorithm and tag name a key.
+    dnskeys: Vec<&'a [u8]>,
+    rule: Rule<'a>,
+}
+
+struct Rule<'a> {
+    apex: &'a ZoneName,
+    now: u32,
+    refresh_s: u32,
+    validity_s: u32,
+}
+
+impl<'a> Previous<'a> {
+    pub(crate) fn new(
+        previous: Option<&'a Packed>,
+        apex: &'a ZoneName,
+        policy: &SigningPolicy,
+        now_s: u64,
+    ) -> Self {
+        let node = previous.and_then(|records| records.node(apex.as_wire()));
+        let dnskeys = node.and_then(|node| node.rrset(Rtype::DNSKEY));
+        Self {
+            nodes: previous.map(|records| records.iter().peekable()),
+            dnskeys: dnskeys.into_iter().flat_map(|rrset| rrset.rdatas()).collect(),
+            rule: Rule {
+                apex,
+                now: now_s as u32, // modulo 2^32, as RRSIG times are
+                refresh_s: policy.refresh_s,
+                validity_s: policy.validity_s,
+            },
+        }
+    }
+
+    /// The node of a sort key; ask in ascending order.
+    pub(crate) fn node(&mut self, key: &[u8]) -> Option<Node<'a>> {
+        let nodes = self.nodes.as_mut()?;
+        while nodes.next_if(|node| node.key() < key).is_some() {}
+        nodes.peek().filter(|node| node.key() == key).copied()
+    }
+
+    /// The signature over `rrset` by `signer` that can stay.
+    pub(crate) fn signature(&self, rrset: &Rrset<'a>, signer: &Signer) -> Option<&'a [u8]> {
+        self.dnskeys
+            .contains(&signer.dnskey.as_slice())
+            .then(|| rrset.rrsigs().find(|rrsig| self.rule.allows(rrsig, signer)))?
+    }
+}
+
+impl Rule<'_> {
+    fn allows(&self, rrsig: &[u8], signer: &Signer) -> bool {
+        let Some((fields, rest)) = rrsig.split_first_chunk::<18>() else { return false };
+        let u32_at = |at: usize| {
+            u32::from_be_bytes([fields[at], fields[at + 1], fields[at + 2], fields[at + 3]])
+        };
+        let apex = self.apex.as_wire();
+        let by_signer = fields[2] == signer.algorithm.number()
+            && fields[16..] == signer.tag.to_be_bytes()
+            && rest.len() == apex.len() + signer.signature_len
+            && rest.starts_with(apex);
+        // Serial number arithmetic (RFC 4034 §3.1.5): negative is past, or not yet.
+        let left = u32_at(8).wrapping_sub(self.now).cast_signed();
+        let age = self.now.wrapping_sub(u32_at(12)).cast_signed();
+        let lasts =
+            u32::try_from(left).is_ok_and(|left| left > self.refresh_s && left <= self.validity_s);
+        by_signer && lasts && age >= 0
+    }
+}
