@@ -41,7 +41,6 @@ pub const TBS_BYTES_MAX: usize = 1 << 20;
 const RRSIG_PREFIX_BYTES_MAX: usize = 18 + name::NAME_BYTES_MAX;
 
 /// Judges a received zone.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "settings grow, and callers keep them")]
 pub fn admit(received: ReceivedZone, params: &AdmissionParams) -> Result<AdmittedZone, Refusal> {
     let ReceivedZone { apex, mut arena } = received;
     let mut notes = Notes::default();

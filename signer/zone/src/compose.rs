@@ -103,7 +103,8 @@ pub(crate) fn compose<'a>(
 
 /// The DNSKEY RRset, in canonical order.
 fn dnskey_rrset(params: &ZoneParams) -> Made {
-    let mut rdatas: Vec<Vec<u8>> = params.keys.iter().map(|key| key.dnskey_rdata()).collect();
+    let mut rdatas: Vec<Vec<u8>> =
+        params.keys.iter().map(super::params::ZoneKey::dnskey_rdata).collect();
     rdatas.sort();
     Made { rtype: Rtype::DNSKEY, ttl_s: params.policy.dnskey_ttl_s, rdatas }
 }

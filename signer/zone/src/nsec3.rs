@@ -79,7 +79,7 @@ impl<'a> Chain<'a> {
             chain.push(node.owner(), &types_at(&node, standing, made));
             last = node.key();
         }
-        chain.links.sort_unstable_by(|a, b| a.hash.cmp(&b.hash));
+        chain.links.sort_unstable_by_key(|a| a.hash);
         let shown = |link: &Link<'_>| name::Shown(link.source).to_string();
         match chain.links.windows(2).find(|pair| pair[0].hash == pair[1].hash) {
             Some(pair) => Err(Collision(shown(&pair[0]), shown(&pair[1]))),

@@ -159,9 +159,9 @@ fn check_params(admitted: &AdmittedZone, params: &ZoneParams) -> Result<(), Plan
     for algorithm in params.algorithms() {
         let mut roles =
             keys.iter().filter(|key| key.public.algorithm() == algorithm).map(|key| key.role);
-        let duty = if !roles.clone().any(|role| role.signs_dnskey()) {
+        let duty = if !roles.clone().any(countersign_policy::KeyRole::signs_dnskey) {
             "the DNSKEY RRset"
-        } else if !roles.any(|role| role.signs_zone()) {
+        } else if !roles.any(countersign_policy::KeyRole::signs_zone) {
             "the rest of the zone"
         } else {
             continue;

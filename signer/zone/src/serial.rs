@@ -1,5 +1,5 @@
 //! The serial of a signed zone: where it comes from by policy, and that it never goes back
-//! (RFC 1982 §3, SERIAL_BITS 32).
+//! (RFC 1982 §3, 32-bit serials).
 
 use std::cmp::Ordering;
 

@@ -126,7 +126,7 @@ fn push_changed(
         }
         match changes.remove(&old.rtype()) {
             None => {
-                builder.rrset(old.owner(), old.rtype(), old.ttl_s(), old.rdatas(), old.rrsigs())?
+                builder.rrset(old.owner(), old.rtype(), old.ttl_s(), old.rdatas(), old.rrsigs())?;
             }
             Some(Some(new)) => push_rrset(builder, old.rtype(), &new)?,
             Some(None) => {}
