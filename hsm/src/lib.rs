@@ -3,6 +3,10 @@
 
 pub mod client;
 pub mod frame;
+// The bed of hsm/tests/pkcs11 serves unit tests too, under the name that it knows us by.
+#[cfg(all(test, feature = "keeper"))]
+extern crate self as countersign_hsm;
+
 #[cfg(feature = "keeper")]
 pub mod ledger;
 #[cfg(feature = "keeper")]

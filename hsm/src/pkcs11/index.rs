@@ -85,7 +85,7 @@ impl Index {
         &self.objects
     }
 
-    /// The objects that claim to be `key`: by CKA_ID, or by label.
+    /// The objects that claim to be `key`: by `CKA_ID`, or by label.
     pub(super) fn claims(&self, key: &ExpectedKey) -> Vec<&Object> {
         let by_id = self.by_id.get(key.public.id().0.as_slice());
         let by_label = self.by_label.get(key.label.as_bytes());

@@ -66,7 +66,7 @@ struct LoginMark {
     unknown: u8,
 }
 
-/// What the token says about its count of wrong PINs (CK_TOKEN_INFO flags).
+/// What the token says about its count of wrong PINs (`CK_TOKEN_INFO` flags).
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PinFlags {
     pub(super) count_low: bool,
@@ -158,9 +158,8 @@ fn decide(known: Option<&LoginMark>, accepted_before: bool, flags: PinFlags) -> 
         None if flags.final_try && !accepted_before => last_chance(),
         None => Decision::Try { unknown: 0 },
         Some(mark) => match mark.login {
-            Login::Accepted => Decision::Try { unknown: 0 },
             Login::Failed if flags.final_try => last_chance(),
-            Login::Failed => Decision::Try { unknown: 0 },
+            Login::Accepted | Login::Failed => Decision::Try { unknown: 0 },
             Login::Refused => wait(
                 "it refused this PIN; it is not tried again. hint: put the right PIN into the file",
             ),

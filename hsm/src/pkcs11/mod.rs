@@ -21,6 +21,8 @@ mod challenge;
 mod error;
 mod health;
 mod index;
+#[cfg(test)]
+mod making;
 mod marker;
 mod mechanism;
 mod module;
@@ -66,9 +68,9 @@ pub struct TokenSpec {
     pub name: String,
     /// Tokens of one group hold the same keys.
     pub group: String,
-    /// CK_TOKEN_INFO label, without trailing blanks.
+    /// `CK_TOKEN_INFO` label, without trailing blanks.
     pub label: String,
-    /// CK_TOKEN_INFO serial number, without trailing blanks. Slot numbers change and are not used.
+    /// `CK_TOKEN_INFO` serial number, without trailing blanks. Slot numbers change and are not used.
     pub serial: String,
     /// The PKCS#11 module.
     pub module: PathBuf,
@@ -95,9 +97,9 @@ pub struct KeyStatus {
 /// An object on a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundObject {
-    /// CKA_LABEL.
+    /// `CKA_LABEL`.
     pub label: String,
-    /// CKA_ID.
+    /// `CKA_ID`.
     pub id: Vec<u8>,
     /// A private key; else a public one.
     pub private: bool,

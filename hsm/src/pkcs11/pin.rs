@@ -9,9 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cryptoki::types::RawAuthPin;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
-/// Octets of a PIN: CK_TOKEN_INFO's `ulMaxPinLen` is 255 in SoftHSM and less in most HSMs.
+/// Octets of a PIN: `CK_TOKEN_INFO`'s `ulMaxPinLen` is 255 in SoftHSM and less in most HSMs.
 const PIN_BYTES_MAX: usize = 255;
 
 /// Where the PIN of a token is read from, each time that it is needed.
@@ -138,12 +138,6 @@ impl Pin {
     /// The secret, for [`super::marker`]'s slow digest alone.
     pub(super) fn expose(&self) -> &[u8] {
         &self.secret
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        self.secret.zeroize();
     }
 }
 

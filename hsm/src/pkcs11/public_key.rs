@@ -13,7 +13,7 @@ pub(super) const P256_OID: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0
 pub(super) const P384_OID: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
 /// Ed25519 (RFC 8410 §3).
 pub(super) const ED25519_OID: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
-/// Ed25519 as the name that PKCS#11 3.0 §6.3.10 first gave it: PrintableString "edwards25519".
+/// Ed25519 as the name that PKCS#11 3.0 §6.3.10 first gave it: `PrintableString` "edwards25519".
 pub(super) const ED25519_NAME: &[u8] = b"\x13\x0cedwards25519";
 
 /// What has to be read of a public key object.
@@ -61,13 +61,12 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<PublicKey, String> {
     let modulus = without_leading_zeros(modulus);
     let exponent = without_leading_zeros(exponent);
     let mut field = Vec::with_capacity(3 + exponent.len() + modulus.len());
-    match u8::try_from(exponent.len()) {
-        Ok(len) => field.push(len),
-        Err(_) => {
-            let len = u16::try_from(exponent.len()).map_err(|_| "RSA exponent too long")?;
-            field.push(0);
-            field.extend_from_slice(&len.to_be_bytes());
-        }
+    if let Ok(len) = u8::try_from(exponent.len()) {
+        field.push(len);
+    } else {
+        let len = u16::try_from(exponent.len()).map_err(|_| "RSA exponent too long")?;
+        field.push(0);
+        field.extend_from_slice(&len.to_be_bytes());
     }
     field.extend_from_slice(exponent);
     field.extend_from_slice(modulus);

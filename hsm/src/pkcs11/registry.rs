@@ -24,7 +24,7 @@ pub struct ExpectedKey {
     pub public: PublicKey,
     /// What it is for: a KSK signs only through [`super::Tokens::sign_ksk`].
     pub role: KeyRole,
-    /// CKA_LABEL of its objects.
+    /// `CKA_LABEL` of its objects.
     pub label: String,
     /// The group whose tokens hold it.
     pub group: String,

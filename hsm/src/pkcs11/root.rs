@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use countersign_policy::{Algorithm, KeyId, PublicKey};
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
@@ -24,12 +24,18 @@ pub(super) const JOBS_MAX: usize = 64;
 /// How often an idle token is asked whether it is still there and logged in.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
+/// A key that is asked for and not there has the token listed again, but not more often than this: a
+/// full token takes seconds to list.
+const LISTING_NEW: Duration = Duration::from_secs(5);
+
 /// What a root thread is asked to do. An answer that nobody waits for any more is dropped.
 pub(super) enum Job {
     /// Prove these keys.
     Prove { keys: Vec<KeyId>, reply: Option<SyncSender<()>> },
     /// List the token anew and prove every expected key that is not proven, or with `all` every one.
     Relist { all: bool, reply: Option<SyncSender<()>> },
+    /// The same for keys that are not proven, unless the listing is quite new.
+    RelistOld { reply: SyncSender<()> },
     /// Make a key pair.
     Generate {
         label: String,
@@ -48,7 +54,7 @@ pub(super) fn run(shared: &Arc<Shared>, token: &Arc<Token>, generation: u64, job
     let entered = token.enter(shared, generation);
     match opening::open(&entered) {
         Ok(open) => {
-            let mut root = Root { entered: &entered, open };
+            let mut root = Root { entered: &entered, open, listed: Instant::now() };
             if let Err(fault) = root.serve(jobs) {
                 shared.lost(token, generation, fault.detail());
             }
@@ -63,6 +69,7 @@ pub(super) fn run(shared: &Arc<Shared>, token: &Arc<Token>, generation: u64, job
 struct Root<'a> {
     entered: &'a Entered,
     open: Open<'a>,
+    listed: Instant,
 }
 
 impl Root<'_> {
@@ -71,6 +78,10 @@ impl Root<'_> {
     }
 
     fn serve(&mut self, jobs: &Receiver<Job>) -> Result<(), Fault> {
+        if !self.entered.goes_on() {
+            // A call of its opening hung, was given up, and came back at last.
+            return Ok(());
+        }
         self.token().life().offered = Some(self.open.offered.clone());
         self.prove_all(true)?;
         for number in 0..self.token().spec.workers {
@@ -112,6 +123,12 @@ impl Root<'_> {
                 answer(reply, ());
                 result
             }
+            Job::RelistOld { reply } => {
+                let old = self.listed.elapsed() > LISTING_NEW;
+                let result = if old { self.relist(false) } else { Ok(()) };
+                answer(Some(reply), ());
+                result
+            }
             Job::Generate { label, algorithm, rsa_bits, reply } => {
                 let (result, fault) = self.generate(&label, algorithm, rsa_bits);
                 answer(Some(reply), result);
@@ -144,12 +161,16 @@ impl Root<'_> {
 
     fn relist(&mut self, all: bool) -> Result<(), Fault> {
         self.open.index = Index::read(self.open.session.get()?, self.entered, &[])?;
+        self.listed = Instant::now();
         self.prove_all(all)
     }
 
     fn prove_all(&self, all: bool) -> Result<(), Fault> {
         let keys = self.entered.shared.keys().of_group(&self.token().spec.group);
         for key in keys {
+            if !self.entered.goes_on() {
+                break;
+            }
             if all || !self.is_still_proven(&key) {
                 self.prove_one(&key)?;
             }
@@ -277,7 +298,7 @@ impl Root<'_> {
 
     // ---- making and destroying ----
 
-    /// Makes a key pair, reads it back, names it by its KeyId and proves it. What fails on the way
+    /// Makes a key pair, reads it back, names it by its `KeyId` and proves it. What fails on the way
     /// is destroyed again; if that can't be made sure of, the outcome is unknown.
     fn generate(
         &mut self,
@@ -300,7 +321,9 @@ impl Root<'_> {
         match self.make_and_check(label, algorithm, rsa_bits) {
             Ok((public, objects)) => {
                 info!(token, label, key = %public.id(), "key pair made");
-                objects.into_iter().for_each(|object| self.open.index.add(object));
+                for object in objects {
+                    self.open.index.add(object);
+                }
                 (Ok(public), None)
             }
             Err(fault) => {

@@ -36,6 +36,11 @@ use crate::protocol::TokenState;
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 /// Longest wait: a device that came back is found within half a minute.
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+/// Wait before a token is opened that hung in the process before this one; doubles with each hang in
+/// a row. The longest is long: each hang of a group's last token restarts the keeper, and with it
+/// interrupts all other groups.
+const AFTER_HANG_MIN: Duration = Duration::from_secs(3);
+const AFTER_HANG_MAX: Duration = Duration::from_secs(600);
 /// A token that has been usable for so long starts its back-off over, and its hangs are forgotten.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
@@ -88,7 +93,7 @@ impl Token {
         let (until, last, failure) = match hung_marker.read() {
             None => (Instant::now(), false, None),
             Some(mark) => {
-                let delay = back_off(mark.times.saturating_add(4));
+                let delay = after_hang(mark.times);
                 let call = mark.call;
                 let text = format!("hung in {call} when it was last open; it is opened last");
                 (Instant::now() + delay, true, Some(text))
@@ -150,6 +155,28 @@ impl Token {
         Entered { shared: Arc::clone(shared), token: Arc::clone(self), generation, slot }
     }
 
+    /// Starts a new generation; the caller spawns its root thread.
+    pub(super) fn begin_opening(&self, root: SyncSender<Job>) -> u64 {
+        let mut life = self.life();
+        life.phase = Phase::Opening;
+        life.root = Some(root);
+        self.generation.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Forgets its old troubles once it has been well for long.
+    pub(super) fn forgive(&self, now: Instant) {
+        let mut life = self.life();
+        let Phase::Usable { since } = life.phase else { return };
+        if life.failures == 0 || now.saturating_duration_since(since) <= FORGIVEN_AFTER {
+            return;
+        }
+        life.failures = 0;
+        drop(life);
+        if let Err(e) = self.hung_marker.forgive() {
+            warn!(token = self.spec.name, error = %e, "can't remove its hung marker");
+        }
+    }
+
     /// How it is, for people.
     pub(super) fn state(&self) -> TokenState {
         let life = self.life();
@@ -163,6 +190,11 @@ impl Token {
     pub(super) fn is_usable(&self) -> bool {
         matches!(self.life().phase, Phase::Usable { .. })
     }
+}
+
+/// How long after the start a token is opened that hung `times` in a row before it.
+fn after_hang(times: u32) -> Duration {
+    AFTER_HANG_MIN.saturating_mul(1 << times.saturating_sub(1).min(16)).min(AFTER_HANG_MAX)
 }
 
 fn back_off(failures: u32) -> Duration {
@@ -395,14 +427,6 @@ impl Shared {
         self.announce();
     }
 
-    /// Starts a new generation of `token`; the caller spawns its root thread.
-    pub(super) fn begin_opening(&self, token: &Token, root: SyncSender<Job>) -> u64 {
-        let mut life = token.life();
-        life.phase = Phase::Opening;
-        life.root = Some(root);
-        token.generation.fetch_add(1, Ordering::AcqRel) + 1
-    }
-
     /// The token is open and its keys are proven.
     pub(super) fn usable(&self, token: &Token, generation: u64) {
         let mut life = token.life();
@@ -541,20 +565,6 @@ impl Shared {
         if let Some((token, call)) = hung {
             let group = group.to_owned();
             self.send(Event::GroupLost { group, token, call: call.to_owned() });
-        }
-    }
-
-    /// Forgets old troubles of a token that has been well for long.
-    pub(super) fn forgive(&self, token: &Token, now: Instant) {
-        let mut life = token.life();
-        let Phase::Usable { since } = life.phase else { return };
-        if life.failures == 0 || now.saturating_duration_since(since) <= FORGIVEN_AFTER {
-            return;
-        }
-        life.failures = 0;
-        drop(life);
-        if let Err(e) = token.hung_marker.forgive() {
-            warn!(token = token.spec.name, error = %e, "can't remove its hung marker");
         }
     }
 }

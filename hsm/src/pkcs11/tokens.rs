@@ -160,7 +160,7 @@ impl Tokens {
     }
 
     /// Makes the key pair that `auth` names ([`Operation::Generate`]), with its nonce in the label,
-    /// and its KeyId as CKA_ID. The new key signs once it is expected ([`Self::expect_keys`]).
+    /// and its `KeyId` as `CKA_ID`. The new key signs once it is expected ([`Self::expect_keys`]).
     pub fn generate(
         &self,
         auth: Authorised,
@@ -176,7 +176,8 @@ impl Tokens {
         (spent, self.make(&token, label, algorithm, rsa_bits.unwrap_or(RSA_BITS_DEFAULT)))
     }
 
-    fn make(
+    /// What [`Self::generate`] does once its leave is spent.
+    pub(super) fn make(
         &self,
         token: &str,
         label: String,
@@ -202,7 +203,8 @@ impl Tokens {
         (spent, self.unmake(&token, label))
     }
 
-    fn unmake(&self, token: &str, label: String) -> Result<(), HsmError> {
+    /// What [`Self::destroy`] does once its leave is spent.
+    pub(super) fn unmake(&self, token: &str, label: String) -> Result<(), HsmError> {
         if !label.starts_with(OWN_LABEL) {
             return Err(HsmError::NotAuthorised(format!(
                 "`{label}` is not a label that this keeper gave; only `{OWN_LABEL}…` is destroyed"
@@ -226,7 +228,7 @@ impl Tokens {
         (spent, result)
     }
 
-    fn check_ksk(
+    pub(super) fn check_ksk(
         &self,
         operation: &Operation,
         message: &[u8],
@@ -337,9 +339,10 @@ impl Tokens {
                         if !asked_to_relist && self.is_settled(group) {
                             // Perhaps it was put on a token by another tool.
                             asked_to_relist = true;
-                            watch::relist(&self.shared, group, false);
+                            self.on_group(group, |reply| Job::RelistOld { reply });
+                            continue;
                         }
-                        if since.elapsed() > grace || !self.may_come_back(batch, group) {
+                        if since.elapsed() > grace || !self.is_one_coming(group) {
                             batch.close(&self.unavailable(group, batch.last_error()));
                             break;
                         }
@@ -396,14 +399,13 @@ impl Tokens {
     }
 
     /// Whether a token of the group is on its way and may yet take the work.
-    fn may_come_back(&self, batch: &Batch, group: &str) -> bool {
+    fn is_one_coming(&self, group: &str) -> bool {
         self.shared.group(group).any(|token| {
             let life = token.life();
             match life.phase {
                 Phase::Opening => true,
                 Phase::Waiting { .. } => life.failure.is_none(),
-                Phase::Usable { .. } => !batch.is_barred(token.index, token.generation()),
-                Phase::Hung { .. } | Phase::PinRefused { .. } => false,
+                Phase::Usable { .. } | Phase::Hung { .. } | Phase::PinRefused { .. } => false,
             }
         })
     }

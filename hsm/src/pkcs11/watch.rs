@@ -11,7 +11,7 @@ use super::token::{Phase, Shared, Token};
 /// How often a refused PIN's file is looked at.
 const PIN_POLL: Duration = Duration::from_secs(2);
 /// How often tokens of a group with a conflict are looked at again.
-const CONFLICT_POLL: Duration = Duration::from_secs(15);
+const CONFLICT_POLL: Duration = Duration::from_secs(10);
 /// How often every token is listed again: other tools may add or remove keys while we run.
 const RELIST_POLL: Duration = Duration::from_secs(600);
 /// Bounds of the tick: a hang is noticed within an eighth of the shortest deadline.
@@ -44,11 +44,11 @@ fn run(shared: &Arc<Shared>) {
                 shared.hung(token, call);
             }
             advance(shared, token, now, look_at_pins);
-            shared.forgive(token, now);
+            token.forgive(now);
         }
         if due(&mut conflicts_seen, CONFLICT_POLL) {
             for group in shared.keys().groups_in_conflict() {
-                relist(shared, &group, true);
+                relist(shared, &group);
             }
         }
         if due(&mut listed, RELIST_POLL) {
@@ -93,7 +93,7 @@ fn advance(shared: &Arc<Shared>, token: &Arc<Token>, now: Instant, look_at_pins:
 
 fn begin(shared: &Arc<Shared>, token: &Arc<Token>) {
     let (jobs, todo) = sync_channel(JOBS_MAX);
-    let generation = shared.begin_opening(token, jobs);
+    let generation = token.begin_opening(jobs);
     let thread = {
         let (shared, token) = (Arc::clone(shared), Arc::clone(token));
         std::thread::Builder::new()
@@ -105,10 +105,10 @@ fn begin(shared: &Arc<Shared>, token: &Arc<Token>) {
     }
 }
 
-/// Has the open tokens of a group listed anew.
-pub(super) fn relist(shared: &Shared, group: &str, all: bool) {
+/// Has the open tokens of a group listed anew, and all their keys proven.
+fn relist(shared: &Shared, group: &str) {
     for token in shared.group(group) {
-        post(token, Job::Relist { all, reply: None });
+        post(token, Job::Relist { all: true, reply: None });
     }
 }
 

@@ -74,9 +74,15 @@ impl<'a> Worker<'a> {
                 Err(fault) => fault,
             };
             token.counters.failed();
-            batch.failed(message, token.index, generation, self.error(&fault));
+            let error = self.error(&fault);
+            // A session was renewed once already: this is more than the session. The token's state
+            // changes before its work goes back, so that the requester sees it being opened again.
+            let costs_the_token = matches!(fault, Fault::Session(_) | Fault::Token(_));
+            if costs_the_token {
+                entered.shared.lost(token, generation, fault.detail());
+            }
+            batch.failed(message, token.index, generation, error);
             match fault {
-                // Its session was renewed once already: it is more than the session.
                 Fault::Session(_) | Fault::Token(_) => return Err(fault),
                 Fault::Object(_) => {
                     entered.shared.keys().object_lost(&batch.key, token.index);

@@ -105,7 +105,7 @@ impl Shim {
         }
     }
 
-    /// Sets SOFTHSM2_CONF, and keeps other shims of this process from setting theirs for as long
+    /// Sets `SOFTHSM2_CONF`, and keeps other shims of this process from setting theirs for as long
     /// as the lock is held. SoftHSM reads it in `C_Initialize`.
     pub fn alone_with_environment(&self) -> std::io::Result<File> {
         // Each shim is a library of its own, with its own statics: what they share is the process,

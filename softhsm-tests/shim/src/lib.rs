@@ -24,7 +24,7 @@
 //! it is never seen half-written. Counts start over when it changes. The first rule that matches applies.
 //!
 //! ```json
-//! [ { "call": "C_Sign", "nth": 3, "action": { "return": "CKR_DEVICE_ERROR" } },
+//! [ { "call": "C_Sign", "nth": 3, "action": { "return": "`CKR_DEVICE_ERROR`" } },
 //!   { "call": "C_Login", "from": 1, "action": "hang" },
 //!   { "call": "*", "every": true, "action": { "delay_ms": 20 } } ]
 //! ```
@@ -198,7 +198,7 @@ pass_on! {
     C_SignInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
 }
 
-/// Initialises the module behind, under its own SOFTHSM2_CONF.
+/// Initialises the module behind, under its own `SOFTHSM2_CONF`.
 #[expect(unsafe_code, reason = "a function of a C interface, called through its list")]
 unsafe extern "C" fn C_Initialize(args: *mut std::ffi::c_void) -> CK_RV {
     watched("C_Initialize", |inner| {

@@ -1,0 +1,207 @@
+//! Tests of making and destroying keys, on SoftHSM. They are here because outside this crate a key
+//! is made only with leave from the ledger.
+
+use std::time::Duration;
+
+use countersign_policy::key::to_hex;
+use countersign_policy::{Algorithm, KeyRole, PublicKey};
+use cryptoki::object::{Attribute, AttributeType};
+
+use super::{HsmError, TokenSpec};
+use bed::{Running, Store, zsk};
+
+#[path = "../../tests/pkcs11/bed.rs"]
+#[expect(dead_code, reason = "what the other tests use of it")]
+mod bed;
+
+const LABEL: &str = "cs-00112233-zsk-example.";
+
+fn start(spec: TokenSpec) -> (tempfile::TempDir, Running) {
+    let state = tempfile::tempdir().expect("directory");
+    let running = Running::start(state.path(), vec![spec], vec![]);
+    (state, running)
+}
+
+fn make(running: &Running) -> Result<PublicKey, HsmError> {
+    running.tokens.make("zsk-a", LABEL.to_owned(), Algorithm::EcdsaP256Sha256, 2048)
+}
+
+fn assert_nothing_left(running: &Running) {
+    let left = running.tokens.objects_labelled("zsk-a", "cs-").expect("listing");
+    assert_eq!(left, []);
+}
+
+#[test]
+fn all_four_algorithms_are_made_proven_used_and_destroyed() {
+    let store = Store::new("zsk");
+    let (_state, running) = start(store.spec("zsk-a", "zsk"));
+    for (algorithm, bits, len) in [
+        (Algorithm::RsaSha256, 2048, 256),
+        (Algorithm::RsaSha256, 3072, 384),
+        (Algorithm::EcdsaP256Sha256, 0, 64),
+        (Algorithm::EcdsaP384Sha384, 0, 96),
+        (Algorithm::Ed25519, 0, 64),
+    ] {
+        let made = running.tokens.make("zsk-a", LABEL.to_owned(), algorithm, bits);
+        let key = made.expect("a key");
+        assert_eq!(key.algorithm(), algorithm);
+        let objects = running.tokens.objects_labelled("zsk-a", LABEL).expect("listing");
+        assert_eq!(objects.len(), 2);
+        assert!(objects.iter().all(|object| object.id == key.id().0), "{objects:?}");
+        assert!(objects.iter().any(|object| object.public.as_ref() == Some(&key)));
+
+        running.tokens.expect_keys(vec![zsk(&key, LABEL, "zsk")]);
+        let status = running.tokens.key_status(&key.id()).expect("expected");
+        assert_eq!(status.proven_by, ["zsk-a"]);
+        running.sign_all(&key, 5);
+        let signature = running.tokens.sign_zone(&key.id(), bed::messages(1)).remove(0);
+        assert_eq!(signature.map(|s| s.len()), Ok(len));
+
+        running.tokens.unmake("zsk-a", LABEL.to_owned()).expect("destroyed");
+        let status = running.tokens.key_status(&key.id()).expect("expected");
+        assert!(status.proven_by.is_empty(), "what is destroyed is not proven");
+        running.tokens.forget_key(&key.id());
+        assert_nothing_left(&running);
+    }
+}
+
+#[test]
+fn a_made_key_never_leaves_the_token_and_only_signs() {
+    let store = Store::new("zsk");
+    let (_state, running) = start(store.spec("zsk-a", "zsk"));
+    make(&running).expect("a key");
+    let user = store.other_user();
+    let private = user.labelled(LABEL)[0];
+    for (kind, expected) in [
+        (AttributeType::Sensitive, Attribute::Sensitive(true)),
+        (AttributeType::AlwaysSensitive, Attribute::AlwaysSensitive(true)),
+        (AttributeType::Extractable, Attribute::Extractable(false)),
+        (AttributeType::NeverExtractable, Attribute::NeverExtractable(true)),
+        (AttributeType::Local, Attribute::Local(true)),
+        (AttributeType::Token, Attribute::Token(true)),
+        (AttributeType::Sign, Attribute::Sign(true)),
+        (AttributeType::Decrypt, Attribute::Decrypt(false)),
+        (AttributeType::Unwrap, Attribute::Unwrap(false)),
+        (AttributeType::Derive, Attribute::Derive(false)),
+    ] {
+        let found = user.session.get_attributes(private, &[kind]).expect("attribute");
+        assert_eq!(found, [expected]);
+    }
+    let value = user.session.get_attributes(private, &[AttributeType::Value]).expect("answer");
+    assert_eq!(value, [], "the private value can't be read");
+}
+
+#[test]
+fn a_full_token_leaves_nothing_behind() {
+    let store = Store::new("zsk");
+    let (_state, running) = start(store.spec("zsk-a", "zsk"));
+    for (call, code) in [
+        ("C_GenerateKeyPair", "CKR_DEVICE_MEMORY"),
+        // Half-way: the pair is made, and then can't be named, or read, or used.
+        ("C_SetAttributeValue", "CKR_DEVICE_MEMORY"),
+        ("C_SignInit", "CKR_MECHANISM_INVALID"),
+    ] {
+        let action = format!(r#"{{"return": "{code}"}}"#);
+        store.rules(&format!(r#"[{{"call": "{call}", "every": true, "action": {action}}}]"#));
+        let error = make(&running).expect_err("full");
+        assert!(
+            matches!(&error, HsmError::Token { detail, .. } if detail.contains(code)),
+            "{error}"
+        );
+        store.rules("[]");
+        assert_nothing_left(&running);
+    }
+    make(&running).expect("room again");
+    let error = make(&running).expect_err("the label is taken");
+    assert!(error.to_string().contains("already"), "{error}");
+}
+
+#[test]
+fn a_pair_that_was_made_and_denied_is_cleaned_up() {
+    let store = Store::new("zsk");
+    let (_state, running) = start(store.spec("zsk-a", "zsk"));
+    store.rules(
+        r#"[{"call": "C_GenerateKeyPair", "every": true,
+             "action": {"late_return": "CKR_FUNCTION_FAILED"}}]"#,
+    );
+    let error = make(&running).expect_err("denied");
+    assert!(matches!(error, HsmError::Token { .. }), "nothing is left, and it is known: {error}");
+    store.rules("[]");
+    running.until_usable("zsk-a");
+    assert_nothing_left(&running);
+}
+
+#[test]
+fn a_device_lost_in_making_leaves_the_outcome_open() {
+    let store = Store::new("zsk");
+    let (_state, running) = start(store.spec("zsk-a", "zsk"));
+    store.rules(
+        r#"[{"call": "C_SetAttributeValue", "every": true, "action": {"return": "CKR_DEVICE_REMOVED"}},
+            {"call": "C_DestroyObject", "every": true, "action": {"return": "CKR_DEVICE_REMOVED"}}]"#,
+    );
+    let error = make(&running).expect_err("lost");
+    assert!(matches!(error, HsmError::OutcomeUnknown { .. }), "{error}");
+    store.rules("[]");
+    running.until_usable("zsk-a");
+    // What is left is found by its label, and goes.
+    let left = running.tokens.objects_labelled("zsk-a", LABEL).expect("listing");
+    assert_eq!(left.len(), 2, "{:?}", left.iter().map(|o| to_hex(&o.id)).collect::<Vec<_>>());
+    running.tokens.unmake("zsk-a", LABEL.to_owned()).expect("destroyed");
+    assert_nothing_left(&running);
+}
+
+#[test]
+fn a_hang_in_making_leaves_the_outcome_open() {
+    let store = Store::new("zsk");
+    let mut spec = store.spec("zsk-a", "zsk");
+    spec.deadline = Duration::from_millis(100);
+    let (_state, running) = start(spec);
+    store.rules(r#"[{"call": "C_GenerateKeyPair", "every": true, "action": "hang"}]"#);
+    let error = make(&running).expect_err("hangs");
+    let HsmError::OutcomeUnknown { detail, .. } = &error else { panic!("{error}") };
+    assert!(detail.contains("hung in C_GenerateKeyPair"), "{detail}");
+    store.rules("[]");
+}
+
+#[test]
+fn foreign_objects_are_never_destroyed() {
+    let store = Store::new("zsk");
+    store.seed("opendnssec-1");
+    let (_state, running) = start(store.spec("zsk-a", "zsk"));
+    let error = running.tokens.unmake("zsk-a", "opendnssec-1".to_owned());
+    assert!(matches!(error, Err(HsmError::NotAuthorised(_))), "{error:?}");
+    assert_eq!(store.other_user().labelled("opendnssec-1").len(), 2);
+}
+
+#[test]
+fn a_ksk_signs_the_intents_bytes_and_no_others() {
+    let store = Store::new("zsk");
+    let key = store.seed(LABEL);
+    let (_state, running) = start(store.spec("zsk-a", "zsk"));
+    let role = KeyRole::Ksk;
+    let expected = super::ExpectedKey { role, ..zsk(&key, LABEL, "zsk") };
+    running.tokens.expect_keys(vec![expected]);
+    let operation = countersign_policy::ledger::Operation::SignDnskey {
+        zone: "example.".parse().expect("name"),
+        keys: [key.id()].into(),
+        signer: key.id(),
+        ttl_s: 3600,
+        inception: 1,
+        expiration: 2,
+    };
+    let fields = |covered: u16, ttl: u32, expiration: u32| {
+        let mut message = covered.to_be_bytes().to_vec();
+        message.extend_from_slice(&[13, 1]);
+        for number in [ttl, expiration, 1] {
+            message.extend_from_slice(&number.to_be_bytes());
+        }
+        message.extend_from_slice(&key.tag(257).to_be_bytes());
+        message.extend_from_slice(b"\x07example\x00");
+        message
+    };
+    assert!(running.tokens.check_ksk(&operation, &fields(48, 3600, 2)).is_ok());
+    for other in [fields(59, 3600, 2), fields(48, 3601, 2), fields(48, 3600, 3), vec![]] {
+        let refused = running.tokens.check_ksk(&operation, &other);
+        assert!(matches!(refused, Err(HsmError::NotAuthorised(_))), "{other:?}");
+    }
+}

@@ -1,0 +1,378 @@
+//! Stores, tokens and keys for the tests.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use countersign_hsm::pkcs11::{Event, ExpectedKey, PinSource, TokenSpec, Tokens};
+use countersign_hsm::protocol::{TokenHealth, TokenState};
+use countersign_policy::{Algorithm, KeyRole, PublicKey};
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
+use cryptoki::session::{Session, UserType};
+use tempfile::TempDir;
+
+/// The one PIN that is right.
+pub const PIN: &str = "1234-of-a-test";
+/// Long enough for SoftHSM under load, short enough to wait out.
+pub const DEADLINE: Duration = Duration::from_millis(1500);
+/// Only a failing test waits this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+
+/// Builds the shim, once per process.
+fn shim() -> &'static Path {
+    static SHIM: OnceLock<PathBuf> = OnceLock::new();
+    SHIM.get_or_init(|| {
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "-p", "countersign-p11-shim"])
+            .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
+            .status()
+            .expect("cargo runs");
+        assert!(built.success(), "the shim does not build");
+        // target/PROFILE/deps/this-test: the shim is two levels up, in the dev profile.
+        let own = std::env::current_exe().expect("own path");
+        let target = own.ancestors().nth(3).expect("target directory");
+        let shim = target.join("debug/libcountersign_p11_shim.so");
+        assert!(shim.exists(), "{} is not there", shim.display());
+        shim
+    })
+}
+
+fn softhsm() -> &'static str {
+    let path = "/usr/lib/softhsm/libsofthsm2.so";
+    assert!(Path::new(path).exists(), "{path} is missing: apt-get install softhsm2");
+    path
+}
+
+/// A SoftHSM store with one token, and a shim of its own in front.
+pub struct Store {
+    dir: TempDir,
+    pub label: String,
+    pub serial: String,
+}
+
+impl Store {
+    pub fn new(label: &str) -> Self {
+        softhsm();
+        let dir = tempfile::tempdir().expect("directory");
+        std::fs::create_dir(dir.path().join("tokens")).expect("tokens");
+        let mut store = Self { dir, label: label.to_owned(), serial: String::new() };
+        store.write_files();
+        let made = Command::new("softhsm2-util")
+            .args(["--init-token", "--free", "--label", label, "--so-pin", "so-pin-of-a-test"])
+            .args(["--pin", PIN])
+            .env("SOFTHSM2_CONF", store.path("softhsm2.conf"))
+            .output()
+            .expect("softhsm2-util is missing: apt-get install softhsm2");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        store.serial = store.read_serial();
+        store
+    }
+
+    /// Another store whose token holds what this one's does: cloned by the HSM's own means. Only
+    /// before either was loaded.
+    pub fn cloned(&self) -> Self {
+        let dir = tempfile::tempdir().expect("directory");
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(self.path("tokens"))
+            .arg(dir.path())
+            .status()
+            .expect("cp");
+        assert!(copied.success());
+        let store = Self { dir, label: self.label.clone(), serial: self.serial.clone() };
+        store.write_files();
+        store
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write_files(&self) {
+        let write = |name: &str, text: String| {
+            std::fs::write(self.path(name), text).expect("write");
+        };
+        let show = |name: &str| self.path(name).display().to_string();
+        write(
+            "softhsm2.conf",
+            format!(
+                "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
+                show("tokens")
+            ),
+        );
+        std::fs::copy(shim(), self.path("shim.so")).expect("copy");
+        write(
+            "shim.so.json",
+            format!(
+                r#"{{"module": "{}", "softhsm2_conf": "{}", "rules": "{}", "log": "{}"}}"#,
+                softhsm(),
+                show("softhsm2.conf"),
+                show("rules.json"),
+                show("calls.log")
+            ),
+        );
+        self.write_pin(PIN);
+    }
+
+    /// Puts a PIN into the PIN file, as a new file.
+    pub fn write_pin(&self, pin: &str) {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        let fresh = self.path("pin.new");
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o400)
+            .open(&fresh)
+            .expect("pin");
+        writeln!(file, "{pin}").expect("pin");
+        std::fs::rename(fresh, self.path("pin")).expect("rename");
+    }
+
+    fn read_serial(&self) -> String {
+        let shown = Command::new("softhsm2-util")
+            .arg("--show-slots")
+            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
+            .output()
+            .expect("softhsm2-util");
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let serial = text.lines().filter_map(|line| line.trim().strip_prefix("Serial number:"));
+        serial.map(str::trim).find(|s| !s.is_empty()).expect("a serial number").to_owned()
+    }
+
+    /// Sets the shim's rules.
+    pub fn rules(&self, rules: &str) {
+        let fresh = self.path("rules.new");
+        std::fs::write(&fresh, rules).expect("rules");
+        std::fs::rename(fresh, self.path("rules.json")).expect("rename");
+    }
+
+    /// How often a call was made so far, by all processes.
+    pub fn calls(&self, call: &str) -> usize {
+        let log = std::fs::read_to_string(self.path("calls.log")).unwrap_or_default();
+        log.lines().filter(|line| line.split(' ').nth(1) == Some(call)).count()
+    }
+
+    pub fn spec(&self, name: &str, group: &str) -> TokenSpec {
+        TokenSpec {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            label: self.label.clone(),
+            serial: self.serial.clone(),
+            module: self.path("shim.so"),
+            pin: PinSource::File(self.path("pin")),
+            workers: 2,
+            queue_max: 64,
+            deadline: DEADLINE,
+        }
+    }
+
+    /// Another user of the token, who can do what anyone with the PIN can.
+    pub fn other_user(&self) -> OtherUser {
+        let module = Pkcs11::new(self.path("shim.so")).expect("shim");
+        match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
+            Err(e) => panic!("{e}"),
+        }
+        let mut slots = module.get_slots_with_token().expect("slots").into_iter();
+        let serial = |slot| module.get_token_info(slot).expect("info").serial_number().to_owned();
+        let slot = slots.find(|slot| serial(*slot).trim() == self.serial).expect("slot");
+        let session = module.open_rw_session(slot).expect("session");
+        match session.login(UserType::User, Some(&PIN.into())) {
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
+            Err(e) => panic!("{e}"),
+        }
+        OtherUser { session }
+    }
+
+    /// Makes a P-256 key pair as the keeper would, and closes the store again.
+    pub fn seed(&self, label: &str) -> PublicKey {
+        let user = self.other_user();
+        let (public, _) = user.make_p256(label);
+        user.set_id(label, &public);
+        public
+    }
+}
+
+/// See [`Store::other_user`].
+pub struct OtherUser {
+    pub session: Session,
+}
+
+impl OtherUser {
+    /// A P-256 key pair without `CKA_ID`.
+    pub fn make_p256(&self, label: &str) -> (PublicKey, [ObjectHandle; 2]) {
+        let named = Attribute::Label(label.as_bytes().to_vec());
+        let public = [
+            Attribute::Token(true),
+            Attribute::Verify(true),
+            Attribute::EcParams(P256.to_vec()),
+            named.clone(),
+        ];
+        let private = [
+            Attribute::Token(true),
+            Attribute::Private(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(false),
+            Attribute::Sign(true),
+            named,
+        ];
+        let (public, private) = self
+            .session
+            .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
+            .expect("key pair");
+        let point = match self.session.get_attributes(public, &[AttributeType::EcPoint]) {
+            Ok(attributes) => match attributes.as_slice() {
+                [Attribute::EcPoint(point)] => point.clone(),
+                other => panic!("{other:?}"),
+            },
+            Err(e) => panic!("{e}"),
+        };
+        let key = PublicKey::new(Algorithm::EcdsaP256Sha256, &point[3..]).expect("key");
+        (key, [private, public])
+    }
+
+    /// Every key object with the label.
+    pub fn labelled(&self, label: &str) -> Vec<ObjectHandle> {
+        let mut found = Vec::new();
+        for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+            let template = [Attribute::Class(class), Attribute::Label(label.as_bytes().to_vec())];
+            found.extend(self.session.find_objects(&template).expect("objects"));
+        }
+        found
+    }
+
+    /// Gives all objects with the label the `CKA_ID` of `key`.
+    pub fn set_id(&self, label: &str, key: &PublicKey) {
+        for object in self.labelled(label) {
+            self.session
+                .update_attributes(object, &[Attribute::Id(key.id().0.to_vec())])
+                .expect("id");
+        }
+    }
+
+    /// Destroys all objects with the label.
+    pub fn destroy(&self, label: &str) {
+        for object in self.labelled(label) {
+            self.session.destroy_object(object).expect("destroy");
+        }
+    }
+}
+
+/// A ZSK that tokens of `group` should hold.
+pub fn zsk(public: &PublicKey, label: &str, group: &str) -> ExpectedKey {
+    ExpectedKey {
+        public: public.clone(),
+        role: KeyRole::Zsk,
+        label: label.to_owned(),
+        group: group.to_owned(),
+        conflicted: false,
+    }
+}
+
+/// Tokens in operation, and what they told.
+pub struct Running {
+    pub tokens: Tokens,
+    pub events: Receiver<Event>,
+}
+
+impl Running {
+    /// Opens, expects the keys, and waits until every token was tried.
+    pub fn start(state_dir: &Path, specs: Vec<TokenSpec>, keys: Vec<ExpectedKey>) -> Self {
+        let running = Self::start_unsettled(state_dir, specs, keys);
+        assert!(running.tokens.wait_settled(PATIENCE), "{:?}", running.tokens.health());
+        running
+    }
+
+    pub fn start_unsettled(
+        state_dir: &Path,
+        specs: Vec<TokenSpec>,
+        keys: Vec<ExpectedKey>,
+    ) -> Self {
+        let (sender, events) = channel();
+        let tokens = Tokens::open(specs, state_dir, sender).expect("settings");
+        tokens.expect_keys(keys);
+        Self { tokens, events }
+    }
+
+    pub fn health(&self, token: &str) -> TokenHealth {
+        self.tokens.health().into_iter().find(|t| t.name == token).expect("a token")
+    }
+
+    /// Waits until the token is as wanted.
+    pub fn until(&self, token: &str, wanted: impl Fn(&TokenState) -> bool) -> TokenState {
+        until(&format!("token {token}"), || {
+            let state = self.health(token).state;
+            if wanted(&state) { Ok(state) } else { Err(format!("{state:?}")) }
+        })
+    }
+
+    pub fn until_usable(&self, token: &str) {
+        self.until(token, |state| *state == TokenState::Usable);
+    }
+
+    /// Waits until the token is unusable for a reason that contains `reason`.
+    pub fn until_unusable(&self, token: &str, reason: &str) {
+        self.until(token, |s| matches!(s, TokenState::Unusable(text) if text.contains(reason)));
+    }
+
+    /// Signs `count` messages, all of which have to come back signed.
+    pub fn sign_all(&self, key: &PublicKey, count: usize) {
+        let messages = messages(count);
+        let signatures = self.tokens.sign_zone(&key.id(), messages.clone());
+        assert_eq!(signatures.len(), count);
+        for (message, signature) in messages.iter().zip(signatures) {
+            let signature = signature.expect("a signature");
+            assert!(verifies(key, message, &signature));
+        }
+    }
+}
+
+/// To-be-signed bytes: the type covered is A, the rest is told apart by its number.
+pub fn messages(count: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|n| [&[0, 1][..], digest(&SHA256, &n.to_be_bytes()).as_ref()].concat()).collect()
+}
+
+/// An oracle of its own.
+pub fn verifies(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
+    use aws_lc_rs::signature as s;
+    let point = [&[4], key.bytes()].concat();
+    let ec = |algorithm: &'static s::EcdsaVerificationAlgorithm| {
+        s::UnparsedPublicKey::new(algorithm, &point).verify(message, signature).is_ok()
+    };
+    match key.algorithm() {
+        Algorithm::EcdsaP256Sha256 => ec(&s::ECDSA_P256_SHA256_FIXED),
+        Algorithm::EcdsaP384Sha384 => ec(&s::ECDSA_P384_SHA384_FIXED),
+        Algorithm::Ed25519 => {
+            s::UnparsedPublicKey::new(&s::ED25519, key.bytes()).verify(message, signature).is_ok()
+        }
+        Algorithm::RsaSha256 => {
+            let (e, n) = key.rsa_parts().expect("RSA");
+            s::RsaPublicKeyComponents { n, e }
+                .verify(&s::RSA_PKCS1_2048_8192_SHA256, message, signature)
+                .is_ok()
+        }
+    }
+}
+
+/// Waits for a condition; its last complaint is shown when patience ends.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match look() {
+            Ok(value) => return value,
+            Err(complaint) => {
+                assert!(start.elapsed() < PATIENCE, "waited for {what}: {complaint}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}

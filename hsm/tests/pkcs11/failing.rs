@@ -1,0 +1,223 @@
+//! Sessions, devices and modules that fail, and what is left standing.
+
+use std::time::{Duration, Instant};
+
+use countersign_hsm::pkcs11::{Event, HsmError};
+use countersign_hsm::protocol::TokenState;
+
+use crate::bed::{DEADLINE, Running, Store, messages, until, zsk};
+
+/// One store with one key, and its token in operation.
+fn alone(state: &std::path::Path) -> (Store, countersign_policy::PublicKey, Running) {
+    let store = Store::new("zsk");
+    let key = store.seed("cs-1");
+    let keys = vec![zsk(&key, "cs-1", "zsk")];
+    let running = Running::start(state, vec![store.spec("zsk-a", "zsk")], keys);
+    (store, key, running)
+}
+
+/// Two clones with one key, in operation.
+fn pair(state: &std::path::Path) -> (Store, Store, countersign_policy::PublicKey, Running) {
+    let a = Store::new("zsk");
+    let key = a.seed("cs-1");
+    let b = a.cloned();
+    let specs = vec![a.spec("zsk-a", "zsk"), b.spec("zsk-b", "zsk")];
+    let running = Running::start(state, specs, vec![zsk(&key, "cs-1", "zsk")]);
+    (a, b, key, running)
+}
+
+#[test]
+fn a_dead_session_is_replaced_in_mid_batch() {
+    let state = tempfile::tempdir().expect("directory");
+    let (store, key, running) = alone(state.path());
+    for code in ["CKR_SESSION_HANDLE_INVALID", "CKR_SESSION_CLOSED"] {
+        let action = format!(r#"{{"return": "{code}"}}"#);
+        store.rules(&format!(r#"[{{"call": "C_Sign", "nth": 5, "action": {action}}}]"#));
+        running.sign_all(&key, 40);
+        assert_eq!(running.health("zsk-a").state, TokenState::Usable);
+    }
+    assert_eq!(store.calls("C_Login"), 2, "the seed's and ours: no login for a session");
+}
+
+#[test]
+fn a_lost_device_is_opened_anew_in_mid_batch() {
+    let state = tempfile::tempdir().expect("directory");
+    let (store, key, running) = alone(state.path());
+    for code in ["CKR_DEVICE_REMOVED", "CKR_DEVICE_ERROR", "CKR_USER_NOT_LOGGED_IN"] {
+        let action = format!(r#"{{"return": "{code}"}}"#);
+        store.rules(&format!(r#"[{{"call": "C_Sign", "nth": 9, "action": {action}}}]"#));
+        running.sign_all(&key, 40);
+        running.until_usable("zsk-a");
+    }
+}
+
+#[test]
+fn a_device_that_stays_away_is_found_when_it_comes_back() {
+    let state = tempfile::tempdir().expect("directory");
+    let (store, key, running) = alone(state.path());
+    store.rules(r#"[{"call": "*", "every": true, "action": {"return": "CKR_DEVICE_REMOVED"}}]"#);
+    let answers = running.tokens.sign_zone(&key.id(), messages(3));
+    for answer in answers {
+        assert!(matches!(answer, Err(HsmError::Unavailable(_))), "{answer:?}");
+    }
+    running.until_unusable("zsk-a", "CKR_DEVICE_REMOVED");
+    assert_eq!(running.health("zsk-a").keys_proven, 0);
+    store.rules("[]");
+    running.until_usable("zsk-a");
+    running.sign_all(&key, 3);
+}
+
+#[test]
+fn an_idle_token_that_goes_away_is_noticed() {
+    let state = tempfile::tempdir().expect("directory");
+    let (store, key, running) = alone(state.path());
+    store.rules(r#"[{"call": "*", "every": true, "action": {"return": "CKR_TOKEN_NOT_PRESENT"}}]"#);
+    running.until_unusable("zsk-a", "CKR_TOKEN_NOT_PRESENT");
+    store.rules("[]");
+    running.until_usable("zsk-a");
+    running.sign_all(&key, 1);
+}
+
+#[test]
+fn a_token_that_is_away_at_start_comes_later() {
+    let store = Store::new("zsk");
+    let key = store.seed("cs-1");
+    let state = tempfile::tempdir().expect("directory");
+    store.rules(
+        r#"[{"call": "C_GetSlotList", "every": true, "action": {"return": "CKR_DEVICE_ERROR"}}]"#,
+    );
+    let keys = vec![zsk(&key, "cs-1", "zsk")];
+    let running = Running::start(state.path(), vec![store.spec("zsk-a", "zsk")], keys);
+    running.until_unusable("zsk-a", "CKR_DEVICE_ERROR");
+    store.rules("[]");
+    running.until_usable("zsk-a");
+    running.sign_all(&key, 1);
+}
+
+#[test]
+fn what_one_token_fails_at_its_clone_signs() {
+    let state = tempfile::tempdir().expect("directory");
+    let (a, _b, key, running) = pair(state.path());
+    a.rules(r#"[{"call": "*", "from": 5, "action": {"return": "CKR_DEVICE_REMOVED"}}]"#);
+    running.sign_all(&key, 300);
+    let status = running.tokens.key_status(&key.id()).expect("expected");
+    assert_eq!(status.proven_by, ["zsk-b"]);
+    assert_eq!(status.conflict, None, "a lost token contradicts nobody");
+}
+
+#[test]
+fn a_short_signature_never_gets_out() {
+    let state = tempfile::tempdir().expect("directory");
+    let (a, _b, key, running) = pair(state.path());
+    a.rules(r#"[{"call": "C_Sign", "nth": 3, "action": "short_signature"}]"#);
+    running.sign_all(&key, 100);
+}
+
+#[test]
+fn a_short_signature_of_the_only_token_is_an_error() {
+    let state = tempfile::tempdir().expect("directory");
+    let (store, key, running) = alone(state.path());
+    store.rules(r#"[{"call": "C_Sign", "nth": 1, "action": "short_signature"}]"#);
+    let answer = running.tokens.sign_zone(&key.id(), messages(1)).remove(0);
+    assert!(matches!(answer, Err(HsmError::BadSignature { .. })), "{answer:?}");
+    running.sign_all(&key, 1);
+}
+
+#[test]
+fn a_key_destroyed_behind_our_back_costs_that_key_alone() {
+    let state = tempfile::tempdir().expect("directory");
+    let (store, key, running) = alone(state.path());
+    let other = store.seed("cs-2");
+    running.tokens.expect_keys(vec![zsk(&other, "cs-2", "zsk")]);
+    running.tokens.reprove(&other.id()).expect("expected");
+    running.sign_all(&other, 1);
+    store.other_user().destroy("cs-1");
+    let answer = running.tokens.sign_zone(&key.id(), messages(1)).remove(0);
+    assert!(answer.is_err(), "{answer:?}");
+    running.sign_all(&other, 1);
+    assert_eq!(running.health("zsk-a").state, TokenState::Usable);
+}
+
+#[test]
+fn a_hang_costs_the_token_and_its_clone_takes_the_work() {
+    let state = tempfile::tempdir().expect("directory");
+    let (a, _b, key, running) = pair(state.path());
+    a.rules(r#"[{"call": "C_Sign", "from": 3, "action": "hang"}]"#);
+    let start = Instant::now();
+    running.sign_all(&key, 200);
+    assert!(start.elapsed() < DEADLINE * 4, "{:?}", start.elapsed());
+    running.until_unusable("zsk-a", "hung in C_Sign");
+    assert!(state.path().join("hung-zsk-a.json").exists());
+    assert!(running.events.try_recv().is_err(), "the group has one left");
+    // The device comes to itself: its calls come back, and so does the token.
+    a.rules("[]");
+    running.until_usable("zsk-a");
+    running.sign_all(&key, 50);
+}
+
+#[test]
+fn a_hang_of_the_last_token_is_told_and_remembered() {
+    let state = tempfile::tempdir().expect("directory");
+    let (store, key, running) = alone(state.path());
+    store.rules(r#"[{"call": "C_Sign", "every": true, "action": "hang"}]"#);
+    let answer = running.tokens.sign_zone(&key.id(), messages(1)).remove(0);
+    assert!(matches!(answer, Err(HsmError::Unavailable(_))), "{answer:?}");
+    let event = running.events.recv_timeout(Duration::from_secs(30)).expect("an event");
+    let (group, token, call) = ("zsk".to_owned(), "zsk-a".to_owned(), "C_Sign".to_owned());
+    assert_eq!(event, Event::GroupLost { group, token, call });
+    assert!(!running.tokens.close(Duration::from_millis(100)), "a hung thread does not end");
+    // As after the supervisor's restart: opened last, and later.
+    store.rules("[]");
+    let keys = vec![zsk(&key, "cs-1", "zsk")];
+    let again = Running::start(state.path(), vec![store.spec("zsk-a", "zsk")], keys);
+    again.until_unusable("zsk-a", "hung in C_Sign when it was last open");
+    again.until_usable("zsk-a");
+    again.sign_all(&key, 1);
+}
+
+#[test]
+fn a_module_that_hangs_in_opening_holds_up_nobody() {
+    for call in ["C_Initialize", "C_Login", "C_FindObjectsInit"] {
+        let a = Store::new("zsk");
+        let b = a.cloned();
+        let key = b.seed("cs-1");
+        let state = tempfile::tempdir().expect("directory");
+        a.rules(&format!(r#"[{{"call": "{call}", "every": true, "action": "hang"}}]"#));
+        let mut slow = a.spec("zsk-a", "zsk");
+        slow.deadline = Duration::from_millis(300);
+        let keys = vec![zsk(&key, "cs-1", "zsk")];
+        let running = Running::start(state.path(), vec![slow, b.spec("zsk-b", "zsk")], keys);
+        running.until_unusable("zsk-a", "hung in");
+        running.until_usable("zsk-b");
+        running.sign_all(&key, 5);
+        a.rules("[]");
+    }
+}
+
+#[test]
+fn full_queues_are_busy_and_nothing_else() {
+    let store = Store::new("zsk");
+    let key = store.seed("cs-1");
+    let state = tempfile::tempdir().expect("directory");
+    let mut spec = store.spec("zsk-a", "zsk");
+    (spec.workers, spec.queue_max) = (1, 1);
+    let running = Running::start(state.path(), vec![spec], vec![zsk(&key, "cs-1", "zsk")]);
+    store.rules(r#"[{"call": "C_Sign", "every": true, "action": {"delay_ms": 300}}]"#);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| running.tokens.sign_zone(&key.id(), messages(2)));
+        until("the worker to be busy", || match store.calls("C_Sign") {
+            0..=1 => Err("idle".to_owned()),
+            _ => Ok(()),
+        });
+        let second = scope.spawn(|| running.tokens.sign_zone(&key.id(), messages(1)));
+        until("the queue to be full", || match running.health("zsk-a").queued {
+            1 => Ok(()),
+            n => Err(format!("{n} waiting")),
+        });
+        let third = running.tokens.sign_zone(&key.id(), messages(1)).remove(0);
+        assert_eq!(third, Err(HsmError::Busy("zsk".to_owned())));
+        for answers in [first, second] {
+            assert!(answers.join().expect("no panic").iter().all(Result::is_ok));
+        }
+    });
+}

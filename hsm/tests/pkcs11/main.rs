@@ -1,0 +1,11 @@
+//! The tokens, on real SoftHSM stores with the fault-injecting shim in front
+//! (`softhsm-tests/shim`). nextest runs each test in a process of its own; under `cargo test` they
+//! share one, which works too, because every store has its own copy of the module.
+
+#![cfg(feature = "keeper")]
+
+mod bed;
+mod conflicts;
+mod failing;
+mod logins;
+mod signing;
