@@ -204,6 +204,9 @@ fn check_node(node: &Node<'_>, standing: Standing) -> Result<(), Refusal> {
     if standing != Standing::Apex && node.has(Rtype::SOA) {
         return refuse(Rtype::SOA, Fault::SoaBelowApex);
     }
+    if name::is_wildcard(node.owner()) && node.has(Rtype::NS) {
+        return refuse(Rtype::NS, Fault::WildcardNs);
+    }
     if let Some(cname) = node.rrset(Rtype::CNAME) {
         if cname.len() > 1 {
             return refuse(Rtype::CNAME, Fault::ManyCnames(cname.len()));

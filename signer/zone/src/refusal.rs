@@ -93,6 +93,11 @@ pub enum Fault {
     /// A DS of the zone itself.
     #[error("a DS at the apex; the zone's own DS belongs to its parent")]
     DsAtApex,
+    /// A delegation of every name (RFC 4592 §4.2).
+    #[error(
+        "an NS at a wildcard, whose meaning is undefined (RFC 4592 §4.2) and which name servers refuse to load. Delegate names one by one"
+    )]
+    WildcardNs,
     /// A DNAME at a delegation (RFC 6672 §2.3).
     #[error("a DNAME beside NS below the apex; a delegation can't be redirected (RFC 6672 §2.3)")]
     DnameAtCut,

@@ -55,6 +55,13 @@ fn cname_and_dname_stand_alone() {
 }
 
 #[test]
+fn a_wildcard_delegates_nothing() {
+    let ns = |owner| (owner, 60, Rtype::NS, wire("ns.example."));
+    refused(vec![ns("*.a.example.")], "*.a.example. NS: an NS at a wildcard");
+    admitted(vec![ns("a.*.example.")]);
+}
+
+#[test]
 fn ds_belongs_to_a_delegation() {
     let ds = |owner| (owner, 60, Rtype::DS, [&[0, 1, 13, 2][..], &[7; 32]].concat());
     refused(vec![ds("example.")], "example. DS: a DS at the apex");
