@@ -79,11 +79,16 @@ impl<'a> Chain<'a> {
             chain.push(node.owner(), &types_at(&node, standing, made));
             last = node.key();
         }
-        chain.links.sort_unstable_by_key(|a| a.hash);
+        chain.close()
+    }
+
+    /// Orders the links; two with one hash make no chain.
+    fn close(mut self) -> Result<Self, Collision> {
+        self.links.sort_unstable_by_key(|link| link.hash);
         let shown = |link: &Link<'_>| name::Shown(link.source).to_string();
-        match chain.links.windows(2).find(|pair| pair[0].hash == pair[1].hash) {
+        match self.links.windows(2).find(|pair| pair[0].hash == pair[1].hash) {
             Some(pair) => Err(Collision(shown(&pair[0]), shown(&pair[1]))),
-            None => Ok(chain),
+            None => Ok(self),
         }
     }
 
@@ -271,6 +276,20 @@ mod tests {
                 ("*.w.example.", "A RRSIG"),
             ],
         );
+    }
+
+    #[test]
+    fn two_names_with_one_hash_make_no_chain() {
+        let (a, b) = (wire("a.example."), wire("b.example."));
+        let link = |source, last| {
+            let mut hash = [7; HASH_BYTES];
+            hash[19] = last;
+            Link { hash, source, bitmap: (0, 0) }
+        };
+        let close = |links| Chain { links, bitmaps: vec![], opt_out: false }.close().err();
+        assert_eq!(close(vec![link(&a, 1), link(&b, 2)]), None);
+        let collision = Collision("a.example.".to_owned(), "b.example.".to_owned());
+        assert_eq!(close(vec![link(&a, 1), link(&b, 1)]), Some(collision));
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl fmt::Display for Refusal {
 
 impl Refusal {
     pub(crate) fn of(owner: &[u8], rtype: Rtype, fault: Fault) -> Self {
-        // An owner that is no name is shown as the root: the fault says what was wrong with it.
+        // An owner that is no name can't be shown; the fault says that.
         Self { record: Name::from_wire(owner).ok().map(|name| (name, rtype)), fault }
     }
 

@@ -226,3 +226,42 @@ fn an_apex_can_be_too_long_for_nsec3() {
     params.policy.denial = Denial::Nsec;
     assert!(plan(&zone, None, &params, 1, NOW).is_ok());
 }
+
+#[test]
+fn the_root_is_a_zone_like_any_other() {
+    let mut receiver =
+        crate::receive::Receiver::new(".".parse().expect("name"), crate::testing::BOUNDS);
+    let soa = crate::testing::soa(1);
+    for (owner, rtype, rdata) in [
+        (".", Rtype::SOA, &soa[..]),
+        (".", Rtype::NS, &wire("a.root.")),
+        ("org.", Rtype::NS, &wire("a.org.")),
+        ("a.org.", Rtype::A, &[192, 0, 2, 1]),
+        ("a.root.", Rtype::A, &[192, 0, 2, 1]),
+    ] {
+        receiver.push(&wire(owner), rtype.0, 1, 60, rdata).expect("pushed");
+    }
+    let received = receiver.finish().expect("received");
+    let zone = crate::admit::admit(received, &crate::testing::STRIP).expect("admitted");
+    let mut params = params(Denial::Nsec);
+    params.apex = ".".parse().expect("name");
+    let signed_root = |params| signed(plan(&zone, None, &params, 1, NOW).expect("planned"));
+    assert_eq!(
+        listing(&signed_root(params.clone())),
+        [
+            ". NS 60 1",
+            ". SOA 60 1",
+            ". NSEC 60 1",
+            ". DNSKEY 3600 1",
+            "org. NS 60 0",
+            "org. NSEC 60 1",
+            "a.org. A 60 0",
+            "a.root. A 60 1",
+            "a.root. NSEC 60 1",
+        ]
+    );
+    params.policy.denial = Denial::Nsec3;
+    let chain = listing(&signed_root(params));
+    let nsec3 = chain.iter().filter(|line| line.contains(" NSEC3 60 1"));
+    assert_eq!(nsec3.count(), 4, "the root, org., a.root. and the empty root.: {chain:?}");
+}
