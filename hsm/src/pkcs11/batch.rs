@@ -100,9 +100,15 @@ impl Batch {
     /// come back after another did its work.
     pub(super) fn signed(&self, message: usize, token: usize, signature: Vec<u8>) {
         let mut state = self.lock();
-        state.flight.retain(|f| *f != (message, token));
+        let flight = state.flight.iter().position(|flight| *flight == (message, token));
+        if let Some(at) = flight {
+            state.flight.swap_remove(at);
+        }
         if state.results[message].is_none() {
-            state.todo.retain(|m| *m != message);
+            if flight.is_none() {
+                // It was given back meanwhile: nobody need take it now.
+                state.todo.retain(|m| *m != message);
+            }
             state.results[message] = Some(Ok(signature));
             state.left -= 1;
         }

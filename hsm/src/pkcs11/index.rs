@@ -102,11 +102,22 @@ pub(super) fn read_object(
     handle: ObjectHandle,
     private: bool,
 ) -> Result<Object, Fault> {
-    let mut wanted = vec![AttributeType::Id, AttributeType::Label];
-    if !private {
-        wanted.extend_from_slice(&public_key::ATTRIBUTES);
-    }
-    let attributes = session.get_attributes(handle, &wanted)?;
+    const NAMES: [AttributeType; 2] = [AttributeType::Id, AttributeType::Label];
+    let read =
+        |wanted: &[AttributeType]| session.get_attributes(handle, wanted).map_err(Fault::from);
+    let (attributes, public) = if private {
+        (read(&NAMES)?, None)
+    } else {
+        match read(&[&NAMES[..], &public_key::ATTRIBUTES].concat()) {
+            Ok(attributes) => {
+                let public = public_key::decode(&attributes);
+                (attributes, Some(public))
+            }
+            // A foreign key of a kind that can't even be read must not cost the token.
+            Err(Fault::Call(detail)) => (read(&NAMES)?, Some(Err(detail))),
+            Err(fault) => return Err(fault),
+        }
+    };
     let (mut id, mut label) = (Vec::new(), Vec::new());
     for attribute in &attributes {
         match attribute {
@@ -115,6 +126,5 @@ pub(super) fn read_object(
             _ => {}
         }
     }
-    let public = (!private).then(|| public_key::decode(&attributes));
     Ok(Object { handle, label, id, public })
 }

@@ -131,25 +131,27 @@ impl Root<'_> {
             }
             Job::Generate { label, algorithm, rsa_bits, reply } => {
                 let (result, fault) = self.generate(&label, algorithm, rsa_bits);
-                answer(Some(reply), result);
-                fault.map_or(Ok(()), Err)
+                self.end(reply, result, fault)
             }
             Job::Destroy { label, reply } => {
                 let (result, fault) = self.destroy(&label);
-                answer(Some(reply), result);
-                fault.map_or(Ok(()), Err)
+                self.end(reply, result, fault)
             }
             Job::Labelled { prefix, reply } => match self.relist(false) {
-                Ok(()) => {
-                    answer(Some(reply), Ok(self.labelled(&prefix)));
-                    Ok(())
-                }
-                Err(fault) => {
-                    answer(Some(reply), Err(self.error(&fault)));
-                    Err(fault)
-                }
+                Ok(()) => self.end(reply, Ok(self.labelled(&prefix)), None),
+                Err(fault) => self.end(reply, Err(self.error(&fault)), Some(fault)),
             },
         }
+    }
+
+    /// Answers; a fault that costs the token is told first, so that whoever has the answer sees the
+    /// token's new state.
+    fn end<T>(&self, reply: SyncSender<T>, result: T, fault: Option<Fault>) -> Result<(), Fault> {
+        if let Some(fault) = &fault {
+            self.entered.shared.lost(self.token(), self.entered.generation, fault.detail());
+        }
+        answer(Some(reply), result);
+        fault.map_or(Ok(()), Err)
     }
 
     fn error(&self, fault: &Fault) -> HsmError {
@@ -448,7 +450,7 @@ impl Root<'_> {
 
 /// A fault that costs more than the job at hand.
 fn costly(fault: Fault) -> Option<Fault> {
-    (!matches!(fault, Fault::Call(_))).then_some(fault)
+    matches!(fault, Fault::Session(_) | Fault::Token(_)).then_some(fault)
 }
 
 fn answer<T>(reply: Option<SyncSender<T>>, value: T) {

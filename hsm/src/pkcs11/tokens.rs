@@ -22,6 +22,8 @@ use crate::protocol::TokenHealth;
 const BATCH_WAIT_MAX: Duration = Duration::from_secs(120);
 /// How often a requester of a single job looks whether its token is still the one it asked.
 const JOB_LOOK: Duration = Duration::from_millis(20);
+/// How long a token that was lost has for the answer that it may have had ready.
+const LAST_ANSWER: Duration = Duration::from_millis(100);
 /// RSA modulus where none is given.
 const RSA_BITS_DEFAULT: u16 = 2048;
 /// What the labels of our own key pairs start with; nothing else is ever destroyed.
@@ -295,7 +297,11 @@ impl Tokens {
     ) -> Result<Vec<FoundObject>, HsmError> {
         let token = self.shared.token_named(token)?;
         let prefix = prefix.to_owned();
-        self.ask(token, |reply| Job::Labelled { prefix, reply })?
+        match self.ask(token, |reply| Job::Labelled { prefix, reply }) {
+            // To look has no outcome that could be unknown.
+            Err(HsmError::OutcomeUnknown { detail, .. }) => Err(HsmError::Unavailable(detail)),
+            answer => answer?,
+        }
     }
 
     /// Lets every thread end and waits for them, at most so long; whether all did. After a "no",
@@ -468,8 +474,8 @@ impl Tokens {
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
                     if !token.is_at(generation) || self.shared.is_stopping() {
-                        // It may have answered between the two looks.
-                        return answer.try_recv().ok();
+                        // It may be about to answer: a lost token is told before its last answer.
+                        return answer.recv_timeout(LAST_ANSWER).ok();
                     }
                 }
             }
