@@ -26,9 +26,11 @@ pub(crate) mod reuse;
 pub mod rtype;
 pub mod serial;
 pub mod signed;
+pub mod stored;
 pub(crate) mod tbs;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod verify;
 
 pub use admit::{AdmissionParams, IncomingDnssec, admit};
 pub use admitted::AdmittedZone;
@@ -42,3 +44,4 @@ pub use refusal::{Fault, Refusal};
 pub use rtype::Rtype;
 pub use serial::{SerialError, next_serial};
 pub use signed::SignedZone;
+pub use verify::{Failure, VerifiedZone, re_verify, verify};

@@ -68,6 +68,11 @@ impl Page {
         rest.node().unwrap_or(Node { bytes: &[], key: &[], owner: &[0], rrsets: &[] })
     }
 
+    /// Its nodes in order.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = Node<'_>> {
+        (0..self.len()).map(|at| self.node(at))
+    }
+
     pub(super) fn last_key(&self) -> &[u8] {
         self.node(self.starts.len() - 1).key
     }
