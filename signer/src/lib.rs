@@ -5,6 +5,9 @@
 
 pub mod clock;
 pub mod config;
+pub mod counters;
+pub mod inbound;
 pub mod peers;
+pub mod published;
 pub mod tls;
 pub mod wire;

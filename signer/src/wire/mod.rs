@@ -32,6 +32,12 @@ pub const OPCODE_QUERY: u8 = 0;
 /// Opcode of NOTIFY (RFC 1996).
 pub const OPCODE_NOTIFY: u8 = 4;
 
+/// Serial `a` is newer than `b` (RFC 1982 §3.2). Neither is newer when they are exactly 2^31 apart.
+pub const fn newer(a: u32, b: u32) -> bool {
+    let ahead = a.wrapping_sub(b);
+    ahead != 0 && ahead < 1 << 31
+}
+
 /// Type numbers that the transport itself must know.
 pub mod types {
     /// SOA.

@@ -169,6 +169,22 @@ fn reply_keeps_opcode_and_rd() {
     assert_eq!((flags.opcode(), flags.rcode(), flags.0 & Flags::RD), (4, 5, Flags::RD));
 }
 
+#[test]
+fn serial_arithmetic_of_rfc_1982() {
+    for (a, b, expect) in [
+        (1, 0, true),
+        (0, 1, false),
+        (5, 5, false),
+        (0, u32::MAX, true),
+        (u32::MAX, 0, false),
+        (1 << 31, 0, false),
+        (0, 1 << 31, false),
+        ((1 << 31) - 1, 0, true),
+    ] {
+        assert_eq!(newer(a, b), expect, "{a} {b}");
+    }
+}
+
 fn name_of(labels: &[Vec<u8>]) -> Vec<u8> {
     let mut wire = Vec::new();
     for label in labels {
