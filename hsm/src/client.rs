@@ -399,7 +399,6 @@ impl Link {
     }
 
     /// Waits for room and takes an id; `None` if none was free in time.
-    #[expect(clippy::type_complexity, reason = "the pair is taken apart at its only caller")]
     fn enlist(&self, by: Instant) -> Option<Result<(u64, Receiver<Answer>), ClientError>> {
         let mut board = locked(&self.board);
         loop {

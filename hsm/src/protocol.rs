@@ -214,9 +214,9 @@ pub struct TokenHealth {
     pub name: String,
     /// Group that it belongs to.
     pub group: String,
-    /// CK_TOKEN_INFO label.
+    /// `CK_TOKEN_INFO` label.
     pub label: String,
-    /// CK_TOKEN_INFO serial number.
+    /// `CK_TOKEN_INFO` serial number.
     pub serial: String,
     /// How it is.
     pub state: TokenState,
@@ -237,7 +237,7 @@ pub struct TokenHealth {
     pub latency_sum_us: u64,
 }
 
-/// Upper bounds of the latency buckets, in microseconds: a software token takes tens, a PCIe card
+/// Upper bounds of the latency buckets, in microseconds: a software token takes tens, a `PCIe` card
 /// hundreds, a network HSM thousands.
 pub const LATENCY_BUCKETS_US: [u64; 10] =
     [50, 100, 250, 500, 1_000, 2_500, 10_000, 50_000, 250_000, 1_000_000];

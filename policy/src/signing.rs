@@ -37,7 +37,7 @@ pub enum SerialPolicy {
     Increment,
     /// Seconds since 1970, or the last published plus one where that is higher.
     Unixtime,
-    /// YYYYMMDDnn, or the last published plus one where that is higher.
+    /// `YYYYMMDDnn`, or the last published plus one where that is higher.
     DateCounter,
 }
 
