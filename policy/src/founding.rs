@@ -73,6 +73,9 @@ pub enum FoundingError {
     /// One token group would hold KSKs under one policy and ZSKs under another.
     #[error("token group `{0}` would hold both KSKs and ZSKs; they live on separate tokens")]
     MixedGroup(String),
+    /// It would change what existing keys are.
+    #[error("the founding can't change so: {0}")]
+    Change(String),
     /// A count out of bounds, or a name that can't be one.
     #[error("{0}")]
     Bounds(String),

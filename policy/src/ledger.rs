@@ -1,6 +1,5 @@
 //! The ledger's entries and their one canonical line: an RFC 8785 JSON object, 64-bit numbers as
-//! strings. The fold of the entries is the keeper's state: what keys there are, which zone each
-//! serves, and which intents have no result yet.
+//! strings. What they amount to is [`LedgerState`]; what may come next is in [`crate::permit`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::founding::LabFounding;
 use crate::key::{KeyId, KeyRole, PublicKey};
 use crate::name::ZoneName;
+pub use crate::state::{KeyRecord, LedgerState};
 
 /// One line holds at most this many octets: a founding with [`crate::founding::ZONES_MAX`]
 /// bindings of long names still fits, and a reader can bound its buffer.
@@ -162,32 +162,17 @@ pub enum Outcome {
     },
     /// The objects are gone.
     Destroyed,
+    /// Whether the signature was made can't be known: the keeper or the token ended in between.
+    /// It was not handed out.
+    Unknown {
+        /// What was seen last.
+        reason: String,
+    },
     /// It was not done; nothing is left of it.
     Failed {
         /// Why.
         reason: String,
     },
-}
-
-/// A key that the ledger made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyRecord {
-    /// Zone that it serves.
-    pub zone: ZoneName,
-    /// What it is for.
-    pub role: KeyRole,
-    /// Its public half.
-    pub public: PublicKey,
-    /// The intent that made it.
-    pub made_by: u64,
-    /// The label of its objects: see [`generation_label`].
-    pub label: String,
-    /// Token group that holds it, as of its making.
-    pub token: String,
-    /// Made without a quorum; refused by a founding with officers.
-    pub lab: bool,
-    /// Why it is refused, if it is.
-    pub conflict: Option<String>,
 }
 
 /// The label that a key pair gets at generation.
@@ -226,7 +211,7 @@ pub enum LedgerError {
         /// Position.
         seq: u64,
         /// What contradicts.
-        problem: &'static str,
+        problem: String,
     },
 }
 
@@ -254,119 +239,11 @@ impl Line {
     }
 }
 
-/// What the lines so far amount to.
-#[derive(Debug, Clone, Default)]
-pub struct LedgerState {
-    founding: Option<(u64, LabFounding)>,
-    keys: BTreeMap<KeyId, KeyRecord>,
-    open: BTreeMap<u64, (Operation, u64)>,
-    next: u64,
-}
-
-impl LedgerState {
-    /// The founding in force and its line.
-    pub fn founding(&self) -> Option<(u64, &LabFounding)> {
-        self.founding.as_ref().map(|(seq, founding)| (*seq, founding))
-    }
-
-    /// Every key that the ledger made.
-    pub fn keys(&self) -> &BTreeMap<KeyId, KeyRecord> {
-        &self.keys
-    }
-
-    /// The keys of one zone.
-    pub fn keys_of<'a>(
-        &'a self,
-        zone: &'a ZoneName,
-    ) -> impl Iterator<Item = (&'a KeyId, &'a KeyRecord)> {
-        self.keys.iter().filter(move |(_, key)| key.zone == *zone)
-    }
-
-    /// Intents without a result: (line of the intent, what it was).
-    pub fn open_intents(&self) -> impl Iterator<Item = (u64, &Operation)> {
-        self.open.iter().map(|(seq, (operation, _))| (*seq, operation))
-    }
-
-    /// The number that the next line gets.
-    pub fn next_seq(&self) -> u64 {
-        self.next
-    }
-
-    /// Takes one more line, or says what it contradicts and changes nothing.
-    pub fn apply(&mut self, line: &Line) -> Result<(), LedgerError> {
-        let seq = line.seq;
-        let contradiction = |problem| Err(LedgerError::Contradiction { seq, problem });
-        if seq != self.next {
-            return Err(LedgerError::Sequence { expected: self.next, found: seq });
-        }
-        if seq == 0 && !matches!(line.entry, Entry::LabFounding { .. }) {
-            return contradiction("the first line is not a founding");
-        }
-        match &line.entry {
-            Entry::LabFounding { founding } => {
-                if founding.check().is_err() {
-                    return contradiction("the founding is not whole");
-                }
-                self.founding = Some((seq, founding.clone()));
-            }
-            Entry::Intent { operation, under } => {
-                if *under >= seq {
-                    return contradiction("an intent under a line that is not before it");
-                }
-                self.open.insert(seq, (operation.clone(), line.at));
-            }
-            Entry::Outcome { intent, outcome } => {
-                let Some((operation, _)) = self.open.get(intent) else {
-                    return contradiction("an outcome without an open intent");
-                };
-                match (operation, outcome) {
-                    (
-                        Operation::Generate { zone, role, token, nonce },
-                        Outcome::Generated { public },
-                    ) => {
-                        let record = KeyRecord {
-                            zone: zone.clone(),
-                            role: *role,
-                            public: public.clone(),
-                            made_by: *intent,
-                            label: generation_label(*role, zone, nonce),
-                            token: token.clone(),
-                            lab: true,
-                            conflict: None,
-                        };
-                        self.keys.insert(public.id(), record);
-                    }
-                    (Operation::Destroy { label, .. }, Outcome::Destroyed) => {
-                        let label = label.clone();
-                        self.keys.retain(|_, key| key.label != label);
-                    }
-                    (Operation::SignDnskey { .. }, Outcome::Signed { .. })
-                    | (_, Outcome::Failed { .. }) => {}
-                    _ => return contradiction("an outcome that its intent can't have"),
-                }
-                self.open.remove(intent);
-            }
-            Entry::KeyConflict { key, token, found } => {
-                if let Some(record) = self.keys.get_mut(key) {
-                    record.conflict = Some(format!("token `{token}` answers for it with {found}"));
-                }
-            }
-            Entry::KeyCleared { key } => {
-                if let Some(record) = self.keys.get_mut(key) {
-                    record.conflict = None;
-                }
-            }
-            Entry::Started { .. } | Entry::ZoneSigned { .. } => {}
-        }
-        self.next += 1;
-        Ok(())
-    }
-}
-
 /// 64-bit numbers as decimal strings without leading zeros (RFC 8785 appendix D).
 mod decimal {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands in a reference")]
     pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(value)
     }
@@ -380,7 +257,6 @@ mod decimal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Algorithm;
 
     fn founding() -> Line {
         Line { seq: 0, at: 1, entry: Entry::LabFounding { founding: crate::founding::example() } }
@@ -394,10 +270,6 @@ mod tests {
             nonce: "00ff".to_owned(),
         };
         Line { seq, at: 2, entry: Entry::Intent { operation, under: 0 } }
-    }
-
-    fn outcome(seq: u64, intent: u64, outcome: Outcome) -> Line {
-        Line { seq, at: 3, entry: Entry::Outcome { intent, outcome } }
     }
 
     #[test]
@@ -422,31 +294,5 @@ mod tests {
                 r#""token":"ksk-a","verb":"generate","zone":"example."},"under":"0"},"seq":"1"}"#
             )
         );
-    }
-
-    #[test]
-    fn the_fold_follows_a_key_from_intent_to_result() {
-        let mut state = LedgerState::default();
-        state.apply(&founding()).expect("founding");
-        state.apply(&generate(1)).expect("intent");
-        assert_eq!(state.open_intents().count(), 1);
-        let public = PublicKey::new(Algorithm::EcdsaP256Sha256, &[3; 64]).expect("key");
-        state
-            .apply(&outcome(2, 1, Outcome::Generated { public: public.clone() }))
-            .expect("outcome");
-        assert_eq!(state.open_intents().count(), 0);
-        assert!(state.keys()[&public.id()].lab);
-        assert!(matches!(
-            state.apply(&outcome(3, 1, Outcome::Destroyed)),
-            Err(LedgerError::Contradiction { .. })
-        ));
-        assert_eq!(state.next_seq(), 3, "a refused line changes nothing");
-    }
-
-    #[test]
-    fn nothing_comes_before_the_founding() {
-        let mut state = LedgerState::default();
-        assert!(state.apply(&generate(0)).is_err());
-        assert!(state.founding().is_none());
     }
 }

@@ -7,7 +7,9 @@ pub mod founding;
 pub mod key;
 pub mod ledger;
 pub mod name;
+pub mod permit;
 pub mod signing;
+pub mod state;
 
 pub use algorithm::Algorithm;
 pub use key::{KeyId, KeyRole, PublicKey};
