@@ -17,6 +17,7 @@ use crate::packed::{Packed, PackedError, Rrset};
 use crate::params::ZoneParams;
 use crate::reuse::Previous;
 use crate::tbs::{Signer, Validity, to_be_signed};
+use crate::verify::VerifiedZone;
 
 /// Keys of one DNSKEY RRset: a KSK and a ZSK of two algorithms, each being rolled, are eight.
 pub const KEYS_MAX: usize = 16;
@@ -115,6 +116,17 @@ pub struct PlannedZone {
 /// Plans the next version of a zone. `serial` comes from [`crate::serial::next_serial`], `now_s`
 /// is seconds since 1970.
 pub fn plan(
+    admitted: &AdmittedZone,
+    previous: Option<&VerifiedZone>,
+    params: &ZoneParams,
+    serial: u32,
+    now_s: u64,
+) -> Result<PlannedZone, PlanError> {
+    plan_over(admitted, previous.map(VerifiedZone::records), params, serial, now_s)
+}
+
+/// The same over the previous version's records.
+fn plan_over(
     admitted: &AdmittedZone,
     previous: Option<&Packed>,
     params: &ZoneParams,

@@ -1,5 +1,6 @@
 //! Which signatures of the previous version serve for the next one: those over the same records,
-//! by a key that is still published, young enough to last and within the policy's validity.
+//! by a key that is still published, with enough time left, and valid for no longer than the policy
+//! allows.
 
 use std::iter::Peekable;
 
@@ -21,7 +22,8 @@ struct Rule<'a> {
     apex: &'a ZoneName,
     now: u32,
     refresh_s: u32,
-    validity_s: u32,
+    /// From inception to expiration, at most.
+    lifetime_s_max: u32,
 }
 
 impl<'a> Previous<'a> {
@@ -40,7 +42,7 @@ impl<'a> Previous<'a> {
                 apex,
                 now: now_s as u32, // modulo 2^32, as RRSIG times are
                 refresh_s: policy.refresh_s,
-                validity_s: policy.validity_s,
+                lifetime_s_max: policy.validity_s.saturating_add(policy.inception_offset_s),
             },
         }
     }
@@ -71,11 +73,12 @@ impl Rule<'_> {
             && fields[16..] == signer.tag.to_be_bytes()
             && rest.len() == apex.len() + signer.signature_len
             && rest.starts_with(apex);
+        let (expiration, inception) = (u32_at(8), u32_at(12));
         // Serial number arithmetic (RFC 4034 §3.1.5): negative is past, or not yet.
-        let left = u32_at(8).wrapping_sub(self.now).cast_signed();
-        let age = self.now.wrapping_sub(u32_at(12)).cast_signed();
-        let lasts =
-            u32::try_from(left).is_ok_and(|left| left > self.refresh_s && left <= self.validity_s);
-        by_signer && lasts && age >= 0
+        let left = expiration.wrapping_sub(self.now).cast_signed();
+        let age = self.now.wrapping_sub(inception).cast_signed();
+        let lasts = u32::try_from(left).is_ok_and(|left| left > self.refresh_s);
+        let allowed = expiration.wrapping_sub(inception) <= self.lifetime_s_max;
+        by_signer && lasts && allowed && age >= 0
     }
 }
