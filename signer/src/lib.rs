@@ -3,11 +3,17 @@
 //!
 //! `runner` is the one place that joins the stages; stages never import each other.
 
+pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod counters;
+pub mod daemon;
 pub mod inbound;
+pub mod metrics;
 pub mod peers;
 pub mod published;
+pub mod runner;
+pub mod store;
 pub mod tls;
 pub mod wire;

@@ -27,11 +27,7 @@ pub struct Published {
 impl Published {
     /// Shares the pages of the verified zone.
     pub fn new(zone: &VerifiedZone) -> Self {
-        Self {
-            apex: zone.apex().clone(),
-            serial: zone.serial(),
-            records: zone.records().clone(),
-        }
+        Self { apex: zone.apex().clone(), serial: zone.serial(), records: zone.records().clone() }
     }
 
     /// For tests of what serves it, in this crate alone.

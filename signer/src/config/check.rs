@@ -127,13 +127,6 @@ fn check_limits(limits: &Spanned<Limits>, problems: &mut Vec<Problem>) {
     bound("soa_timer_s_max", l.soa_timer_s_max.into(), l.soa_timer_s_min.into(), 7 * 86_400);
     bound("versions_kept", l.versions_kept as u64, 1, 100);
     bound("zones_at_work_max", l.zones_at_work_max as u64, 1, 256);
-    // The keeper reads no more from one connection, and other zones share it.
-    bound(
-        "batches_in_flight_max",
-        l.batches_in_flight_max as u64,
-        1,
-        countersign_hsm::protocol::IN_FLIGHT_MAX as u64,
-    );
     bound("keeper_deadline_ms", l.keeper_deadline_ms, 100, 600_000);
     bound("api_connections_max", l.api_connections_max as u64, 1, 65_536);
     bound("api_request_s_max", l.api_request_s_max, 1, 86_400);

@@ -186,8 +186,6 @@ pub struct Limits {
     /// Zones that are planned, verified or stored at once; each uses all cores in bursts, and
     /// each holds two versions in memory.
     pub zones_at_work_max: usize,
-    /// Batches to the keeper in flight, of one zone: hides the latency of a network HSM.
-    pub batches_in_flight_max: usize,
     /// The keeper may take this long over one batch.
     pub keeper_deadline_ms: u64,
     /// Connections that the API holds at once, both sockets together.
@@ -212,7 +210,6 @@ impl Default for Limits {
             soa_timer_s_max: 86_400,
             versions_kept: 3,
             zones_at_work_max: 2,
-            batches_in_flight_max: 8,
             keeper_deadline_ms: 60_000,
             api_connections_max: 64,
             api_request_s_max: 600,

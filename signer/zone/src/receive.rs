@@ -170,4 +170,14 @@ impl ReceivedZone {
     pub fn records(&self) -> usize {
         self.arena.records.len()
     }
+
+    /// RDATA of the first SOA record at the apex, if there is one; admission sees to it that there
+    /// is no other.
+    pub fn soa(&self) -> Option<&[u8]> {
+        let record = self.arena.records.iter().find(|record| {
+            record.rtype == Rtype::SOA
+                && self.arena.owner(record).eq_ignore_ascii_case(self.apex.as_wire())
+        });
+        record.map(|record| self.arena.rdata(record))
+    }
 }

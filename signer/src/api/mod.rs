@@ -1,0 +1,240 @@
+//! The API: HTTPS with client certificates for other machines, a unix socket for this one.
+//!
+//! Who a caller is comes from the connection (a certificate identity that is listed, or the
+//! kernel's word for the user), what they may do from their role; one table in [`routes`] says
+//! which role each route needs. Roles open doors here only: no route reaches a KSK.
+//!
+//! Bounds: connections at once, one request a connection, its headers' size and time, its body's
+//! size, its whole duration.
+
+mod caller;
+pub mod export;
+pub mod model;
+pub mod problem;
+pub mod routes;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Extension;
+use countersign_hsm::client::Client;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use caller::{Caller, LocalRule};
+
+use crate::config::{Config, Role};
+use crate::metrics::Metrics;
+use crate::peers::Identities;
+use crate::published::Catalogue;
+use crate::runner::status::Directory;
+use crate::tls::Acceptor;
+
+/// Request line and headers; ours are a few hundred octets.
+const HEADER_BYTES_MAX: usize = 16 << 10;
+/// Time for them to arrive.
+const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
+/// No route takes a body yet.
+pub(crate) const BODY_BYTES_MAX: usize = 4 << 10;
+
+/// What a reload swaps.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// The configuration in force.
+    pub config: Config,
+    /// Why a later one was refused.
+    pub config_error: Option<String>,
+    /// What a later one changed that only a restart takes up.
+    pub restart_needed_for: Vec<&'static str>,
+    /// Clients of the HTTPS API.
+    pub clients: Identities<(Arc<str>, Role)>,
+    /// TLS for them; absent without `[tls]`.
+    pub acceptor: Option<Acceptor>,
+    /// When our own certificate ends.
+    pub certificate_ends_at_s: Option<i64>,
+}
+
+/// Further counters for `/metrics`: name, help text, value.
+pub type Counters = Box<dyn Fn() -> Vec<(&'static str, &'static str, u64)> + Send + Sync>;
+
+/// What the API shows and acts on.
+pub struct ApiState {
+    /// The zones' tasks.
+    pub zones: Directory,
+    /// The versions that are up.
+    pub catalogue: Arc<Catalogue>,
+    /// A connection of its own, with a short deadline: signing must not wait for a scrape, nor a
+    /// scrape for signing.
+    pub keeper: Client,
+    /// The daemon's counters.
+    pub metrics: Arc<Metrics>,
+    /// Those of the listeners.
+    pub counters: Counters,
+    /// What a reload swaps.
+    pub live: ArcSwap<Live>,
+}
+
+impl std::fmt::Debug for ApiState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiState").finish_non_exhaustive()
+    }
+}
+
+/// Accepts on both kinds of sockets.
+#[derive(Debug, Clone)]
+pub struct Server {
+    state: Arc<ApiState>,
+    connections: Arc<Semaphore>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// A server of `state`; `connections_max` counts all sockets together. It ends with `stop`.
+    pub fn new(state: Arc<ApiState>, connections_max: usize, stop: CancellationToken) -> Self {
+        let connections = Arc::new(Semaphore::new(connections_max));
+        Self { state, connections, tracker: TaskTracker::new(), stop }
+    }
+
+    /// Serves the local socket until told to stop.
+    pub async fn serve_unix(self, listener: UnixListener, rule: LocalRule) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    cannot_accept(&error).await;
+                    continue;
+                }
+            };
+            match rule.judge(&stream) {
+                Ok(caller) => self.serve(stream, caller),
+                Err(reason) => tracing::warn!(reason, "refused a local caller of the API"),
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Serves HTTPS until told to stop.
+    pub async fn serve_tls(self, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, from) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    cannot_accept(&error).await;
+                    continue;
+                }
+            };
+            let live = self.state.live.load_full();
+            let Ok(permit) = self.connections.clone().try_acquire_owned() else {
+                tracing::warn!(%from, "refused a caller of the API: too many connections");
+                continue;
+            };
+            let server = self.clone();
+            self.tracker.spawn(async move {
+                let _permit = permit;
+                let Some(acceptor) = &live.acceptor else { return };
+                let deadline = Duration::from_millis(live.config.limits.handshake_ms);
+                let accepted = match acceptor.accept(stream, deadline).await {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!(%from, %error, "refused a caller of the API");
+                        return;
+                    }
+                };
+                match live.clients.recognise(&accepted.identity) {
+                    Ok((name, role)) => {
+                        let caller = Caller { name: name.to_string(), role };
+                        server.converse(accepted.stream, caller).await;
+                    }
+                    Err(error) => tracing::warn!(%from, %error, "refused a caller of the API"),
+                }
+            });
+        }
+        self.finish().await;
+    }
+
+    fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, caller: Caller) {
+        let Ok(permit) = self.connections.clone().try_acquire_owned() else {
+            tracing::warn!(
+                caller = caller.name,
+                "refused a caller of the API: too many connections"
+            );
+            return;
+        };
+        let server = self.clone();
+        self.tracker.spawn(async move {
+            let _permit = permit;
+            server.converse(stream, caller).await;
+        });
+    }
+
+    /// One request and its answer.
+    async fn converse(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        caller: Caller,
+    ) {
+        let limit_s = self.state.live.load().config.limits.api_request_s_max;
+        let router = routes::router(self.state.clone()).layer(Extension(caller));
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIME_MAX)
+            .max_buf_size(HEADER_BYTES_MAX)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        match tokio::time::timeout(Duration::from_secs(limit_s), connection).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a connection to the API ended early"),
+            Err(_) => tracing::warn!(limit_s, "a request to the API was not done in time"),
+        }
+    }
+
+    async fn finish(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+/// Out of file descriptors, most likely: the pause keeps the loop from spinning until some are
+/// free again.
+async fn cannot_accept(error: &std::io::Error) {
+    tracing::warn!(%error, "can't accept a connection to the API");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// Makes the local socket: in place of one that a daemon before us left, open to its user and
+/// group alone. The group is handed over before the mode opens it.
+pub fn bind_unix(path: &Path, rule: &LocalRule) -> std::io::Result<UnixListener> {
+    use std::os::unix::fs::FileTypeExt as _;
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => return Err(std::io::Error::other("exists and is not a socket")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    if let Some(group) = rule.group() {
+        std::os::unix::fs::chown(path, None, Some(group))?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests;

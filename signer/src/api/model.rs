@@ -1,0 +1,184 @@
+//! What the API says, in JSON; the command line reads the same types. Times are seconds since
+//! 1970. Fields are added, never changed, within `/v1`.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/zones`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneList {
+    /// Why the last reload of the configuration was refused; the one before it is in force.
+    pub config_error: Option<String>,
+    /// The zones, in order of their names.
+    pub zones: Vec<ZoneSummary>,
+}
+
+/// One zone, in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneSummary {
+    /// Its name.
+    pub zone: String,
+    /// Serial of the version that is up; absent before the first.
+    pub serial: Option<u32>,
+    /// The primary's serial of its data.
+    pub incoming_serial: Option<u32>,
+    /// When it was stored.
+    pub published_at_s: Option<u64>,
+    /// When its first signature is due to be made anew.
+    pub refresh_at_s: Option<u64>,
+    /// When its first signature expires.
+    pub expires_at_s: Option<u64>,
+    /// When the primary is asked next.
+    pub next_check_at_s: u64,
+    /// `idle`, `checking` or `signing`.
+    pub doing: String,
+    /// Who froze it and when, while no new version may go out.
+    pub frozen: Option<FrozenBy>,
+    /// What needs attention, worst first.
+    pub alarms: Vec<AlarmReport>,
+}
+
+/// Who froze a zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrozenBy {
+    /// As the API knew them.
+    pub by: String,
+    /// Since when.
+    pub since_s: u64,
+}
+
+/// Something that needs attention.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmReport {
+    /// What sort; stable.
+    pub kind: String,
+    /// What was wrong, and where.
+    pub reason: String,
+    /// What to do.
+    pub next_step: String,
+    /// Since when.
+    pub since_s: u64,
+    /// When it is tried again by itself, if it is.
+    pub retry_at_s: Option<u64>,
+}
+
+/// `GET /v1/zones/{zone}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneDetail {
+    /// What the list says.
+    #[serde(flatten)]
+    pub summary: ZoneSummary,
+    /// Name of its signing policy, once the keeper told it.
+    pub policy: Option<String>,
+    /// Peers that it is fetched from.
+    pub primaries: Vec<String>,
+    /// Peers that it goes to.
+    pub secondaries: Vec<String>,
+    /// Records of the version that is up, signatures not counted.
+    pub records: Option<u64>,
+    /// Signatures of the version that is up.
+    pub signatures: Option<u64>,
+}
+
+/// `GET /v1/keys`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyList {
+    /// The keys, by zone.
+    pub keys: Vec<Key>,
+}
+
+/// One key. Its DS is not shown: exporting it will need a quorum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// The zone that it signs.
+    pub zone: String,
+    /// `KSK`, `ZSK` or `CSK`.
+    pub role: String,
+    /// IANA number.
+    pub algorithm: u8,
+    /// IANA mnemonic.
+    pub algorithm_name: String,
+    /// Key tag as published.
+    pub tag: u16,
+    /// SHA-256(algorithm ‖ public key): what the key is.
+    pub key_id: String,
+    /// Tokens that have proven it since they were last opened.
+    pub proven_by: Vec<String>,
+    /// Why it can't be used, if it can't.
+    pub unusable: Option<String>,
+}
+
+/// `GET /v1/hsm`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HsmStatus {
+    /// The keeper's version.
+    pub keeper_version: String,
+    /// The appliance's name, from its founding.
+    pub appliance: String,
+    /// SHA-256 of the ledger's first line.
+    pub founding: String,
+    /// Founded without officers: its keys are lab keys for good.
+    pub lab: bool,
+    /// The tokens.
+    pub tokens: Vec<Token>,
+}
+
+/// One token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Name in the keeper's configuration.
+    pub name: String,
+    /// Tokens of one group hold the same keys.
+    pub group: String,
+    /// `CK_TOKEN_INFO` label.
+    pub label: String,
+    /// `CK_TOKEN_INFO` serial number.
+    pub serial: String,
+    /// `probing`, `usable` or `unusable`.
+    pub state: String,
+    /// Why, if unusable.
+    pub reason: Option<String>,
+    /// Sessions in use.
+    pub sessions: u32,
+    /// Keys proven since it was last opened.
+    pub keys_proven: u32,
+    /// Requests that wait.
+    pub queued: u32,
+    /// Signatures made since the keeper started.
+    pub signatures: u64,
+    /// Calls that failed since the keeper started.
+    pub failures: u64,
+    /// Mean time of a signature, from asking to having.
+    pub latency_mean_us: Option<u64>,
+}
+
+/// `GET /v1/health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`, or `attention` when anything alarms.
+    pub status: String,
+    /// The daemon's version.
+    pub version: String,
+    /// Zones configured.
+    pub zones: u64,
+    /// Zones with a version up.
+    pub zones_up: u64,
+    /// Zones with an alarm.
+    pub zones_alarmed: u64,
+    /// Why the keeper can't be asked, if it can't.
+    pub keeper_error: Option<String>,
+    /// Why the last reload of the configuration was refused.
+    pub config_error: Option<String>,
+    /// What a reload could not change and a restart will.
+    pub restart_needed_for: Vec<String>,
+    /// When our own TLS certificate ends.
+    pub certificate_ends_at_s: Option<i64>,
+}
+
+/// The answer to `POST /v1/zones/{zone}/freeze`, `thaw` and `refresh`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The zone.
+    pub zone: String,
+    /// What holds now.
+    pub message: String,
+}

@@ -1,0 +1,127 @@
+//! A configuration with everything that it names read and ready: certificates, keys, identities.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use countersign_policy::ZoneName;
+use countersign_zone::admit::IncomingDnssec;
+use countersign_zone::receive::Bounds;
+
+use crate::clock::now_s;
+use crate::config::{self, Config, Role};
+use crate::peers::{Identities, IdentityRule, Peer, PeerTable};
+use crate::published::ZoneAccess;
+use crate::runner::schedule::TimerBounds;
+use crate::runner::{Primary, ZoneSettings};
+use crate::tls::{ALPN_DOT, ALPN_HTTP, Acceptor, Connector, Material, TlsPaths, WallClock};
+
+/// A configuration that can be put in force without a further question to the disk.
+#[derive(Debug)]
+pub struct Prepared {
+    /// As it was read.
+    pub config: Config,
+    /// `[tls]`, read.
+    pub tls: Option<PreparedTls>,
+    /// The peers.
+    pub peers: PeerTable,
+    /// Which of them may have which zone.
+    pub access: Vec<ZoneAccess>,
+    /// Clients of the HTTPS API.
+    pub clients: Identities<(Arc<str>, Role)>,
+    /// The zones, for the runner.
+    pub zones: BTreeMap<ZoneName, ZoneSettings>,
+}
+
+/// TLS in each of our parts.
+#[derive(Debug, Clone)]
+pub struct PreparedTls {
+    /// For XoT listeners.
+    pub xot: Acceptor,
+    /// For HTTPS listeners.
+    pub api: Acceptor,
+    /// For transfers in.
+    pub connector: Connector,
+    /// When our certificate ends.
+    pub certificate_ends_at_s: i64,
+}
+
+impl Prepared {
+    /// Reads what the configuration names.
+    pub fn new(config: Config) -> anyhow::Result<Self> {
+        let tls = config.tls.as_ref().map(prepare_tls).transpose()?;
+        let peers = PeerTable::new(config.peers.iter().map(|(name, peer)| Peer {
+            name: name.as_str().into(),
+            identity: rule(&peer.identity),
+            addresses: peer.addresses.clone(),
+        }))
+        .context("[peer]")?;
+        let clients = Identities::new(config.api_clients.iter().map(|(name, client)| {
+            (rule(&client.identity), (Arc::from(name.as_str()), client.role))
+        }))
+        .context("[api_client]")?;
+        let access = config
+            .zones
+            .iter()
+            .map(|(zone, settings)| ZoneAccess {
+                zone: zone.clone(),
+                primaries: settings.primaries.iter().map(|name| name.as_str().into()).collect(),
+                secondaries: settings.secondaries.iter().map(|name| name.as_str().into()).collect(),
+            })
+            .collect();
+        let zones = zones(&config, tls.as_ref())?;
+        Ok(Self { config, tls, peers, access, clients, zones })
+    }
+}
+
+fn prepare_tls(files: &config::TlsFiles) -> anyhow::Result<PreparedTls> {
+    let material = Material::load(&TlsPaths {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        ca: files.ca.clone(),
+    })
+    .context("[tls]")?;
+    let clock = WallClock(now_s);
+    Ok(PreparedTls {
+        certificate_ends_at_s: material.not_after_s(),
+        xot: Acceptor::new(material.clone(), clock, ALPN_DOT).context("[tls]")?,
+        api: Acceptor::new(material.clone(), clock, ALPN_HTTP).context("[tls]")?,
+        connector: Connector::new(material, clock, ALPN_DOT).context("[tls]")?,
+    })
+}
+
+fn rule(identity: &config::Identity) -> IdentityRule {
+    match identity {
+        config::Identity::San(name) => IdentityRule::san(name),
+        config::Identity::SpkiSha256(pin) => IdentityRule::SpkiSha256(*pin),
+    }
+}
+
+fn zones(
+    config: &Config,
+    tls: Option<&PreparedTls>,
+) -> anyhow::Result<BTreeMap<ZoneName, ZoneSettings>> {
+    let limits = &config.limits;
+    let mut zones = BTreeMap::new();
+    for (zone, settings) in &config.zones {
+        let mut primaries = Vec::new();
+        for name in &settings.primaries {
+            let (Some(peer), Some(tls)) = (config.peers.get(name), tls) else {
+                // The check of the file saw to it that there is none such.
+                continue;
+            };
+            primaries.push(Primary::new(name, peer, tls.connector.clone(), limits)?);
+        }
+        let settings = ZoneSettings {
+            primaries,
+            incoming_dnssec: match settings.incoming_dnssec {
+                config::IncomingDnssec::Strip => IncomingDnssec::Strip,
+                config::IncomingDnssec::Refuse => IncomingDnssec::Refuse,
+            },
+            bounds: Bounds { records_max: limits.records_max, bytes_max: limits.zone_bytes_max },
+            timers: TimerBounds { min_s: limits.soa_timer_s_min, max_s: limits.soa_timer_s_max },
+        };
+        zones.insert(zone.clone(), settings);
+    }
+    Ok(zones)
+}

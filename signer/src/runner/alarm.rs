@@ -1,0 +1,121 @@
+//! What a zone alarms about, and what the reader should do.
+
+use serde::Serialize;
+
+use super::schedule::FailureKind;
+
+/// Sorts of alarm, worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AlarmKind {
+    /// The version that is up has signatures past their expiration.
+    SignaturesExpired,
+    /// It will soon.
+    SignaturesExpiring,
+    /// A version from disk is damaged or does not verify.
+    VersionDistrusted,
+    /// New signatures did not verify.
+    VerificationFailed,
+    /// Nothing has ever been published.
+    NoVersion,
+    /// Keeper or HSM do not sign.
+    SigningFailed,
+    /// A new version can't be stored.
+    StoreFailed,
+    /// What the primary sent is refused.
+    DataRefused,
+    /// Signatures are due, and something else must come first.
+    RefreshWaits,
+    /// The primary has been away past SOA expire.
+    PrimaryExpired,
+    /// No primary gives the zone.
+    PrimaryUnreachable,
+}
+
+impl AlarmKind {
+    /// Every kind, for metrics.
+    pub const ALL: [Self; 11] = [
+        Self::SignaturesExpired,
+        Self::SignaturesExpiring,
+        Self::VersionDistrusted,
+        Self::VerificationFailed,
+        Self::NoVersion,
+        Self::SigningFailed,
+        Self::StoreFailed,
+        Self::DataRefused,
+        Self::RefreshWaits,
+        Self::PrimaryExpired,
+        Self::PrimaryUnreachable,
+    ];
+
+    /// The alarm that a failure raises.
+    pub const fn of(failure: FailureKind) -> Self {
+        match failure {
+            FailureKind::Transfer => Self::PrimaryUnreachable,
+            FailureKind::Admission => Self::DataRefused,
+            FailureKind::Keeper => Self::SigningFailed,
+            FailureKind::Verification => Self::VerificationFailed,
+            FailureKind::Store => Self::StoreFailed,
+            FailureKind::WaitsForPrimary => Self::RefreshWaits,
+        }
+    }
+
+    /// As in JSON and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SignaturesExpired => "signatures-expired",
+            Self::SignaturesExpiring => "signatures-expiring",
+            Self::VersionDistrusted => "version-distrusted",
+            Self::VerificationFailed => "verification-failed",
+            Self::NoVersion => "no-version",
+            Self::SigningFailed => "signing-failed",
+            Self::StoreFailed => "store-failed",
+            Self::DataRefused => "data-refused",
+            Self::RefreshWaits => "refresh-waits",
+            Self::PrimaryExpired => "primary-expired",
+            Self::PrimaryUnreachable => "primary-unreachable",
+        }
+    }
+
+    /// What the reader should do. The last good version is up in every case.
+    pub const fn next_step(self) -> &'static str {
+        match self {
+            Self::SignaturesExpired | Self::SignaturesExpiring => {
+                "see the other alarms of this zone for what keeps it from being signed anew"
+            }
+            Self::VersionDistrusted => {
+                "the zone is signed anew by itself; find out who or what changed the files under state_dir"
+            }
+            Self::VerificationFailed => {
+                "nothing was published; see `countersign hsm status`: a token may give wrong signatures"
+            }
+            Self::NoVersion => "see the other alarms of this zone",
+            Self::SigningFailed => {
+                "see `countersign hsm status` and the keeper's log; it is tried again by itself"
+            }
+            Self::StoreFailed => "see to the disk under state_dir; it is tried again by itself",
+            Self::DataRefused => {
+                "correct the zone at the primary and raise its serial; the reason names the record"
+            }
+            Self::RefreshWaits => {
+                "raise the serial at the primary, or thaw the zone if it is frozen"
+            }
+            Self::PrimaryExpired | Self::PrimaryUnreachable => {
+                "see to the primary, its address and certificates; it is asked again by itself"
+            }
+        }
+    }
+}
+
+/// Something that needs attention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alarm {
+    /// What sort.
+    pub kind: AlarmKind,
+    /// What was wrong, and where.
+    pub reason: String,
+    /// Since when, seconds since 1970.
+    pub since_s: u64,
+    /// When it is tried again by itself, if it is.
+    pub retry_at_s: Option<u64>,
+}

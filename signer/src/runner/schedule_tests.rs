@@ -1,0 +1,234 @@
+use super::*;
+
+const BOUNDS: TimerBounds = TimerBounds { min_s: 30, max_s: 86_400 };
+const TIMERS: SoaTimers = SoaTimers { refresh_s: 3_600, retry_s: 600, expire_s: 86_400 };
+const DAY_S: u64 = 86_400;
+
+fn up(serial: u32) -> Up {
+    Up {
+        serial,
+        incoming_serial: serial,
+        expires_s: 14 * DAY_S,
+        refresh_at_s: 7 * DAY_S,
+        params: [1; 32],
+    }
+}
+
+fn checked(new_data: Option<u32>) -> Event {
+    let params = Some(Params { digest: [1; 32], keep: false });
+    Event::Checked { new_data, timers: TIMERS, params }
+}
+
+fn failure(kind: FailureKind) -> Failure {
+    Failure { kind, detail: "so it was".to_owned() }
+}
+
+fn kinds(schedule: &Schedule, now_s: u64) -> Vec<AlarmKind> {
+    schedule.alarms(now_s).into_iter().map(|alarm| alarm.kind).collect()
+}
+
+/// A zone that is up and idle at time 0.
+fn idle() -> Schedule {
+    let mut schedule = Schedule::new(BOUNDS, Some(up(5)), false, None, 0);
+    assert_eq!(schedule.next(Event::Tick, 0), Some(Work::Check));
+    assert_eq!(schedule.next(checked(None), 0), None);
+    schedule
+}
+
+#[test]
+fn a_new_zone_is_fetched_signed_and_left_until_its_refresh() {
+    let mut schedule = Schedule::new(BOUNDS, None, false, None, 0);
+    assert_eq!(schedule.next(Event::Tick, 0), Some(Work::Check));
+    assert_eq!(schedule.wake_at(0), None);
+    assert_eq!(schedule.next(checked(Some(5)), 1), Some(Work::SignNew));
+    assert_eq!(schedule.newest_data(), Some(5));
+    assert_eq!(schedule.next(Event::Published(up(5)), 2), None);
+    assert_eq!(schedule.wake_at(2), Some(3_601));
+    assert_eq!(schedule.next(Event::Tick, 3_600), None);
+    assert_eq!(schedule.next(Event::Tick, 3_601), Some(Work::Check));
+    assert_eq!(kinds(&schedule, 3_601), []);
+}
+
+#[test]
+fn a_notify_asks_at_once_and_one_during_a_check_asks_again() {
+    let mut schedule = idle();
+    assert_eq!(schedule.next(Event::Notified, 10), Some(Work::Check));
+    assert_eq!(schedule.next(Event::Notified, 11), None);
+    assert_eq!(schedule.next(checked(None), 12), Some(Work::Check));
+    assert_eq!(schedule.next(checked(None), 13), None);
+}
+
+#[test]
+fn a_primary_that_is_away_is_asked_with_growing_pauses() {
+    let mut schedule = Schedule::new(BOUNDS, None, false, None, 0);
+    let mut now_s = 0;
+    let mut pauses = Vec::new();
+    for _ in 0..11 {
+        assert_eq!(schedule.next(Event::Tick, now_s), Some(Work::Check));
+        assert_eq!(schedule.next(Event::CheckFailed(failure(FailureKind::Transfer)), now_s), None);
+        let at_s = schedule.wake_at(now_s).expect("a retry");
+        pauses.push(at_s - now_s);
+        now_s = at_s;
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    assert_eq!(kinds(&schedule, now_s), [AlarmKind::NoVersion, AlarmKind::PrimaryUnreachable]);
+    assert_eq!(schedule.alarms(now_s)[1].since_s, 0);
+}
+
+#[test]
+fn timers_of_the_primary_are_bounded() {
+    let mut schedule = idle();
+    for (refresh_s, expect) in [(0, 30), (u32::MAX, 86_400), (100, 100)] {
+        assert_eq!(schedule.next(Event::Notified, 0), Some(Work::Check));
+        let timers = SoaTimers { refresh_s, ..TIMERS };
+        schedule.next(Event::Checked { new_data: None, timers, params: None }, 0);
+        assert_eq!(schedule.wake_at(0), Some(expect));
+    }
+}
+
+#[test]
+fn a_zone_whose_primary_is_gone_stays_up_and_is_refreshed() {
+    let mut schedule = idle();
+    let mut now_s = 0;
+    while now_s < 7 * DAY_S {
+        now_s = schedule.wake_at(now_s).expect("timer");
+        match schedule.next(Event::Tick, now_s) {
+            Some(Work::Check) => {
+                let next = schedule.next(Event::CheckFailed(failure(FailureKind::Transfer)), now_s);
+                if next.is_some() {
+                    break;
+                }
+            }
+            Some(Work::SignAgain { reuse }) => {
+                assert!(reuse);
+                break;
+            }
+            other => panic!("{other:?} at {now_s}"),
+        }
+    }
+    assert_eq!(now_s, 7 * DAY_S);
+    assert_eq!(kinds(&schedule, now_s), [AlarmKind::PrimaryExpired, AlarmKind::PrimaryUnreachable]);
+    let refreshed = Up { serial: 6, expires_s: 21 * DAY_S, refresh_at_s: 14 * DAY_S, ..up(5) };
+    schedule.next(Event::Published(refreshed), now_s);
+    assert_eq!(schedule.up().map(|up| up.serial), Some(6));
+}
+
+#[test]
+fn an_hsm_that_is_away_is_tried_with_growing_pauses_and_new_data_is_kept() {
+    let mut schedule = idle();
+    schedule.next(Event::Notified, 0);
+    assert_eq!(schedule.next(checked(Some(6)), 0), Some(Work::SignNew));
+    let mut now_s = 0;
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        schedule.next(Event::SignFailed(failure(FailureKind::Keeper)), now_s);
+        let at_s = schedule.wake_at(now_s).expect("a retry");
+        assert_eq!(schedule.next(Event::Tick, at_s), Some(Work::SignNew));
+        pauses.push(at_s - now_s);
+        now_s = at_s;
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(kinds(&schedule, now_s), [AlarmKind::SigningFailed]);
+    assert_eq!(schedule.up().map(|up| up.serial), Some(5));
+    schedule.next(Event::Published(up(6)), now_s);
+    assert_eq!(kinds(&schedule, now_s), []);
+}
+
+#[test]
+fn refused_data_is_dropped_and_asked_for_again() {
+    let mut schedule = idle();
+    schedule.next(Event::Notified, 0);
+    schedule.next(checked(Some(6)), 0);
+    assert_eq!(schedule.next(Event::SignFailed(failure(FailureKind::Admission)), 0), None);
+    assert_eq!(schedule.newest_data(), Some(5));
+    assert_eq!(kinds(&schedule, 0), [AlarmKind::DataRefused]);
+    assert_eq!(schedule.next(Event::Tick, 1), Some(Work::Check));
+}
+
+#[test]
+fn data_that_new_rules_refuse_is_tried_again_with_pauses() {
+    let mut schedule = idle();
+    let due_s = 7 * DAY_S;
+    assert_eq!(schedule.next(Event::Tick, due_s), Some(Work::SignAgain { reuse: true }));
+    let refused = Event::SignFailed(failure(FailureKind::Admission));
+    assert_eq!(schedule.next(refused, due_s), Some(Work::Check));
+    assert_eq!(schedule.next(checked(None), due_s), None);
+    assert_eq!(schedule.wake_at(due_s), Some(due_s + 1));
+}
+
+#[test]
+fn nothing_new_goes_out_while_frozen_and_the_due_refresh_alarms() {
+    let mut schedule = idle();
+    assert_eq!(schedule.next(Event::Frozen, 0), None);
+    assert_eq!(schedule.next(Event::Notified, 0), Some(Work::Check));
+    assert_eq!(schedule.next(checked(Some(6)), 0), None);
+    let late_s = 7 * DAY_S + 1;
+    assert_eq!(schedule.next(Event::Tick, late_s), Some(Work::Check));
+    assert_eq!(schedule.next(checked(None), late_s), None);
+    assert_eq!(kinds(&schedule, late_s), [AlarmKind::RefreshWaits]);
+    assert_eq!(schedule.next(Event::Thawed, late_s), Some(Work::SignNew));
+}
+
+#[test]
+fn under_keep_a_refresh_waits_for_the_primary_and_alarms_first() {
+    let mut schedule = idle();
+    schedule.next(Event::Notified, 0);
+    let params = Some(Params { digest: [1; 32], keep: true });
+    schedule.next(Event::Checked { new_data: None, timers: TIMERS, params }, 0);
+    let due_s = 7 * DAY_S + 1;
+    assert_eq!(schedule.next(Event::Tick, due_s), Some(Work::Check));
+    schedule.next(Event::Checked { new_data: None, timers: TIMERS, params }, due_s);
+    assert_eq!(kinds(&schedule, due_s), [AlarmKind::RefreshWaits]);
+    let half_s = 11 * DAY_S;
+    assert_eq!(
+        kinds(&schedule, half_s),
+        [AlarmKind::SignaturesExpiring, AlarmKind::RefreshWaits, AlarmKind::PrimaryExpired]
+    );
+    assert_eq!(kinds(&schedule, 14 * DAY_S)[0], AlarmKind::SignaturesExpired);
+    schedule.next(Event::Notified, half_s);
+    let new = Event::Checked { new_data: Some(6), timers: TIMERS, params };
+    assert_eq!(schedule.next(new, half_s), Some(Work::SignNew));
+}
+
+#[test]
+fn under_keep_that_only_the_attempt_reveals_there_is_no_loop() {
+    let mut schedule = idle();
+    let due_s = 7 * DAY_S;
+    assert_eq!(schedule.next(Event::Tick, due_s), Some(Work::SignAgain { reuse: true }));
+    let waits = Event::SignFailed(failure(FailureKind::WaitsForPrimary));
+    assert_eq!(schedule.next(waits, due_s), Some(Work::Check));
+    assert_eq!(schedule.next(Event::CheckFailed(failure(FailureKind::Transfer)), due_s), None);
+    assert!(schedule.wake_at(due_s).expect("check") > due_s);
+}
+
+#[test]
+fn changed_keys_are_signed_with_at_once() {
+    let mut schedule = idle();
+    schedule.next(Event::Notified, 0);
+    let params = Some(Params { digest: [2; 32], keep: false });
+    let event = Event::Checked { new_data: None, timers: TIMERS, params };
+    assert_eq!(schedule.next(event, 0), Some(Work::SignAgain { reuse: true }));
+}
+
+#[test]
+fn a_distrusted_version_is_signed_anew_without_its_signatures() {
+    let mut schedule = idle();
+    let event = Event::Distrusted("RRSIG of a.example. A does not verify".to_owned());
+    assert_eq!(schedule.next(event, 9), Some(Work::SignAgain { reuse: false }));
+    assert_eq!(kinds(&schedule, 9), [AlarmKind::VersionDistrusted]);
+    schedule.next(Event::Published(up(6)), 10);
+    assert_eq!(kinds(&schedule, 10), []);
+}
+
+#[test]
+fn an_operator_need_not_wait_for_a_pause() {
+    let mut schedule = idle();
+    schedule.next(Event::Notified, 0);
+    schedule.next(checked(Some(6)), 0);
+    for _ in 0..8 {
+        schedule.next(Event::SignFailed(failure(FailureKind::Store)), 0);
+        schedule.working = true;
+    }
+    schedule.next(Event::SignFailed(failure(FailureKind::Store)), 0);
+    assert_eq!(schedule.next(Event::RefreshRequested, 1), Some(Work::SignNew));
+}

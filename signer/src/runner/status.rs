@@ -1,0 +1,105 @@
+//! What others may see of a zone's runner, and what they may ask of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use countersign_policy::ZoneName;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::schedule::Schedule;
+use crate::store::Frozen;
+
+/// Commands that wait for a zone's runner. A NOTIFY that finds the queue full is dropped: those
+/// ahead of it ask for the same check.
+pub const COMMANDS_MAX: usize = 16;
+
+/// What a zone's runner is asked.
+#[derive(Debug)]
+pub enum Command {
+    /// A NOTIFY came from a primary; its trace id.
+    Notified,
+    /// Ask the primary now, and try now what failed.
+    Refresh,
+    /// Let no new version out.
+    Freeze {
+        /// Who says so.
+        by: String,
+        /// Answered when it is durable.
+        done: oneshot::Sender<Result<Frozen, String>>,
+    },
+    /// Let them out again.
+    Thaw {
+        /// Answered when it is durable.
+        done: oneshot::Sender<Result<(), String>>,
+    },
+}
+
+/// What a zone's runner shows.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// When what, and what is wrong.
+    pub schedule: Schedule,
+    /// There while no new version may go out.
+    pub frozen: Option<Frozen>,
+    /// When the version that is up was stored.
+    pub published_at_s: Option<u64>,
+    /// What is being done.
+    pub doing: Doing,
+    /// Name of the signing policy, once the keeper told it.
+    pub policy: Option<String>,
+}
+
+/// What a zone's runner is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    /// Waiting for a timer or a NOTIFY.
+    Idle,
+    /// Asking the primaries.
+    Checking,
+    /// Signing, verifying or storing.
+    Signing,
+}
+
+impl Doing {
+    /// As in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Checking => "checking",
+            Self::Signing => "signing",
+        }
+    }
+}
+
+/// The way to one zone's runner.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    /// Bounded by [`COMMANDS_MAX`].
+    pub commands: mpsc::Sender<Command>,
+    /// What it shows.
+    pub status: watch::Receiver<Status>,
+}
+
+/// All zones that run, swapped as a whole at a reload.
+#[derive(Debug, Clone, Default)]
+pub struct Directory {
+    zones: Arc<ArcSwap<BTreeMap<ZoneName, Handle>>>,
+}
+
+impl Directory {
+    /// The zones, in order.
+    pub fn zones(&self) -> Arc<BTreeMap<ZoneName, Handle>> {
+        self.zones.load_full()
+    }
+
+    /// The way to one zone.
+    pub fn zone(&self, name: &ZoneName) -> Option<Handle> {
+        self.zones.load().get(name).cloned()
+    }
+
+    /// Replaces them all.
+    pub fn replace(&self, zones: BTreeMap<ZoneName, Handle>) {
+        self.zones.store(Arc::new(zones));
+    }
+}

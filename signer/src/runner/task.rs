@@ -1,0 +1,588 @@
+//! One zone's task: it alone holds the zone's versions, does what [`Schedule`] says, and is the
+//! one place where a version goes from verified to stored to published.
+
+use std::sync::Arc;
+
+use countersign_policy::ZoneName;
+use countersign_zone::receive::ReceivedZone;
+use countersign_zone::verify::VerifiedZone;
+use countersign_zone::{AdmittedZone, Rtype};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::pipeline::{self, Serials, Signing, unwrap_time};
+use super::schedule::{Event, Failure, FailureKind, Schedule, SoaTimers, Up, Work};
+use super::status::{Command, Doing, Status};
+use super::{Context, ZoneSettings, fetch};
+use crate::clock::now_s;
+use crate::published::Published;
+use crate::store::{Frozen, Meta, Record, SaveState};
+
+/// Attempts to tell the keeper that a version went out. It is for the ledger's count of ZSK
+/// signatures; the zone is out in any case, and the next version's line covers what this one
+/// missed.
+const TELL_KEEPER_ATTEMPTS: u32 = 5;
+
+/// Everything that one zone's task holds.
+pub(super) struct ZoneTask {
+    pub(super) zone: ZoneName,
+    pub(super) context: Arc<Context>,
+    pub(super) settings: watch::Receiver<Arc<ZoneSettings>>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) background: mpsc::Receiver<String>,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) stop: CancellationToken,
+    pub(super) schedule: Schedule,
+    pub(super) version: Option<Arc<VerifiedZone>>,
+    pub(super) saved: SaveState,
+    pub(super) held: Option<Held>,
+    pub(super) frozen: Option<Frozen>,
+    pub(super) run: RunId,
+}
+
+/// New data on its way to being signed.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// As it came.
+    Received(ReceivedZone),
+    /// Admitted under the signing parameters with this digest.
+    Admitted(Arc<AdmittedZone>, [u8; 32]),
+}
+
+/// The id that ties together the log lines from a NOTIFY, or a timer, to the publication.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RunId(u64);
+
+impl RunId {
+    pub fn new() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl std::fmt::Display for RunId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// How a piece of work ended.
+enum Outcome {
+    Checked { received: Option<ReceivedZone>, timers: Option<SoaTimers>, signing: Option<Signing> },
+    CheckFailed(Failure),
+    Signed(Box<Signed>),
+    SignFailed { failure: Failure, held: Option<Held>, signing: Option<Signing> },
+}
+
+struct Signed {
+    version: VerifiedZone,
+    incoming_serial: u32,
+    signing: Signing,
+    /// The data, in case the version can't go out yet.
+    held: Option<Held>,
+}
+
+impl ZoneTask {
+    /// Runs until it is told to stop.
+    pub(super) async fn run(mut self) {
+        let mut job: Option<JoinHandle<Outcome>> = None;
+        let mut event = Event::Tick;
+        loop {
+            let now_s = now_s();
+            if let Some(work) = self.schedule.next(event, now_s) {
+                job = Some(self.start(work));
+            }
+            self.show(job.is_some());
+            let wake_at_s = self.schedule.wake_at(now_s);
+            let clock = self.context.clock.clone();
+            event = tokio::select! {
+                () = self.stop.cancelled() => return,
+                ended = ended(&mut job) => {
+                    job = None;
+                    self.take_up(ended).await
+                }
+                Some(command) = self.commands.recv() => self.obey(command).await,
+                Some(reason) = self.background.recv() => Event::Distrusted(reason),
+                Ok(()) = self.settings.changed() => Event::Reloaded,
+                () = async move {
+                    match wake_at_s {
+                        Some(at_s) => clock.sleep_until(at_s).await,
+                        None => std::future::pending().await,
+                    }
+                } => Event::Tick,
+            };
+        }
+    }
+
+    fn show(&self, working: bool) {
+        self.status.send_modify(|status| {
+            status.schedule = self.schedule.clone();
+            status.frozen.clone_from(&self.frozen);
+            if !working {
+                status.doing = Doing::Idle;
+            }
+        });
+    }
+
+    fn start(&mut self, work: Work) -> JoinHandle<Outcome> {
+        let doing = if work == Work::Check { Doing::Checking } else { Doing::Signing };
+        self.status.send_modify(|status| status.doing = doing);
+        let settings = self.settings.borrow_and_update().clone();
+        let context = self.context.clone();
+        let zone = self.zone.clone();
+        let span = tracing::info_span!("run", run = %self.run, zone = %self.zone);
+        match work {
+            Work::Check => {
+                let have = self.schedule.newest_data();
+                tokio::spawn(check(context, zone, settings, have).instrument(span))
+            }
+            Work::SignNew => {
+                let held = self.held.take();
+                let job = self.job(context, settings, true);
+                tokio::spawn(async move { job.sign_new(held).await }.instrument(span))
+            }
+            Work::SignAgain { reuse } => {
+                if self.run_is_over() {
+                    self.run = RunId::new();
+                }
+                let span = tracing::info_span!("run", run = %self.run, zone = %self.zone);
+                let job = self.job(context, settings, reuse);
+                tokio::spawn(async move { job.sign_again().await }.instrument(span))
+            }
+        }
+    }
+
+    /// Whether nothing has been fetched under the present id that still waits to be signed.
+    fn run_is_over(&self) -> bool {
+        self.held.is_none()
+    }
+
+    fn job(&self, context: Arc<Context>, settings: Arc<ZoneSettings>, reuse: bool) -> SignJob {
+        SignJob {
+            zone: self.zone.clone(),
+            context,
+            settings,
+            version: self.version.clone(),
+            incoming_serial: self.schedule.up().map(|up| up.incoming_serial),
+            serials: Serials {
+                last_published: self.saved.high_water(),
+                last_incoming: self.saved.last_incoming(),
+            },
+            reuse,
+        }
+    }
+
+    async fn obey(&mut self, command: Command) -> Event {
+        match command {
+            Command::Notified => {
+                self.run = RunId::new();
+                tracing::info!(run = %self.run, zone = %self.zone, "NOTIFY from a primary");
+                Event::Notified
+            }
+            Command::Refresh => {
+                self.run = RunId::new();
+                tracing::info!(run = %self.run, zone = %self.zone, "an operator asks for a refresh");
+                Event::RefreshRequested
+            }
+            Command::Freeze { by, done } => {
+                let (store, zone) = (self.context.store.clone(), self.zone.clone());
+                let who = by.clone();
+                let frozen =
+                    tokio::task::spawn_blocking(move || store.freeze(&zone, &who, now_s())).await;
+                // Frozen in memory even if the disk says no: the operator is told which.
+                self.frozen = Some(match flatten(frozen) {
+                    Ok(frozen) => {
+                        let _ = done.send(Ok(frozen.clone()));
+                        frozen
+                    }
+                    Err(error) => {
+                        let _ = done.send(Err(error));
+                        Frozen {
+                            version: crate::store::v1::VERSION,
+                            since_s: now_s(),
+                            by: by.clone(),
+                        }
+                    }
+                });
+                tracing::warn!(zone = %self.zone, by, "frozen: no new version goes out");
+                Event::Frozen
+            }
+            Command::Thaw { done } => {
+                let (store, zone) = (self.context.store.clone(), self.zone.clone());
+                let thawed = flatten(tokio::task::spawn_blocking(move || store.thaw(&zone)).await);
+                let event = match &thawed {
+                    Ok(()) => {
+                        self.frozen = None;
+                        tracing::info!(zone = %self.zone, "thawed");
+                        Event::Thawed
+                    }
+                    Err(_) => Event::Tick,
+                };
+                let _ = done.send(thawed);
+                event
+            }
+        }
+    }
+
+    /// Takes the end of a piece of work; what it means is for the schedule to say.
+    async fn take_up(&mut self, ended: Result<Outcome, JoinError>) -> Event {
+        let span = tracing::info_span!("run", run = %self.run, zone = %self.zone);
+        let outcome = ended.unwrap_or_else(|error| {
+            // A panic in a stage costs this attempt, not the daemon.
+            Outcome::SignFailed {
+                failure: Failure::new(
+                    FailureKind::Verification,
+                    format!("internal error: {error}"),
+                ),
+                held: None,
+                signing: None,
+            }
+        });
+        let event = match outcome {
+            Outcome::Checked { received, timers, signing } => {
+                span.in_scope(|| self.checked(received, timers, signing))
+            }
+            Outcome::CheckFailed(failure) => {
+                span.in_scope(|| {
+                    tracing::warn!(reason = failure.detail, "no primary gave the zone")
+                });
+                self.context.metrics.check_failed();
+                Event::CheckFailed(failure)
+            }
+            Outcome::Signed(signed) => self.publish(*signed).instrument(span).await,
+            Outcome::SignFailed { failure, held, signing } => {
+                self.learn_policy(signing.as_ref());
+                self.held = held;
+                span.in_scope(|| self.sign_failed(failure))
+            }
+        };
+        if !matches!(event, Event::Checked { new_data: Some(_), .. }) && self.held.is_none() {
+            self.run = RunId::new();
+        }
+        event
+    }
+
+    fn checked(
+        &mut self,
+        received: Option<ReceivedZone>,
+        timers: Option<SoaTimers>,
+        signing: Option<Signing>,
+    ) -> Event {
+        self.learn_policy(signing.as_ref());
+        let params = signing.as_ref().map(Signing::summary);
+        let soa = received.as_ref().and_then(ReceivedZone::soa);
+        let timers = timers.or_else(|| soa.and_then(timers_of_soa));
+        // A transfer without SOA is no transfer; admission says so if it is one after all.
+        let new_data = received.as_ref().map(|_| soa.and_then(serial_of_soa).unwrap_or_default());
+        if let (Some(zone), Some(serial)) = (received, new_data) {
+            tracing::info!(serial, records = zone.records(), "new data from the primary");
+            self.held = Some(Held::Received(zone));
+        } else {
+            tracing::debug!("the primary has nothing newer");
+        }
+        let timers = timers.or_else(|| self.version.as_deref().and_then(timers_of_version));
+        // Without a version there is no SOA to be up to date with; ask again at the least pace.
+        let timers = timers.unwrap_or(SoaTimers { refresh_s: 0, retry_s: 0, expire_s: u32::MAX });
+        Event::Checked { new_data, timers, params }
+    }
+
+    fn learn_policy(&self, signing: Option<&Signing>) {
+        if let Some(signing) = signing {
+            self.status.send_modify(|status| status.policy = Some(signing.policy_name.clone()));
+        }
+    }
+
+    fn sign_failed(&self, failure: Failure) -> Event {
+        if failure.kind == FailureKind::Verification {
+            self.context.metrics.verification_failed();
+            tracing::error!(reason = failure.detail, "not published: verification failed");
+        } else {
+            tracing::warn!(reason = failure.detail, "no new version");
+        }
+        Event::SignFailed(failure)
+    }
+
+    /// Stores a verified version, then puts it up. In this order: what was ever up is there
+    /// after a restart.
+    async fn publish(&mut self, signed: Signed) -> Event {
+        if let Some(frozen) = &self.frozen {
+            tracing::warn!(by = frozen.by, "a version is ready, and dropped: the zone is frozen");
+            self.held = signed.held;
+            return Event::Withheld;
+        }
+        let Signed { version, incoming_serial, signing, held } = signed;
+        let now_s = now_s();
+        let version = Arc::new(version);
+        let up = up_of(&version, incoming_serial, &signing, now_s);
+        let meta =
+            Meta { incoming_serial, params: signing.digest, refresh_at_s: up.refresh_at_s, now_s };
+        let record = match self.save(version.clone(), meta).await {
+            Ok(record) => record,
+            Err(failure) => {
+                self.held = held;
+                return self.sign_failed(failure);
+            }
+        };
+        if let Err(error) = self.context.catalogue.publish(Arc::new(Published::new(&version))) {
+            return self.sign_failed(Failure::new(FailureKind::Store, error));
+        }
+        tracing::info!(
+            serial = version.serial(),
+            incoming_serial,
+            expires = %crate::clock::Civil::of(up.expires_s),
+            "published"
+        );
+        self.context.metrics.published();
+        (self.context.announce)(&self.zone);
+        tokio::spawn(
+            tell_keeper(self.context.clone(), self.zone.clone(), record.serial, version.digest())
+                .in_current_span(),
+        );
+        self.version = Some(version);
+        self.held = None;
+        self.status.send_modify(|status| {
+            status.published_at_s = Some(record.published_at_s);
+            status.policy = Some(signing.policy_name);
+        });
+        Event::Published(up)
+    }
+
+    async fn save(&mut self, version: Arc<VerifiedZone>, meta: Meta) -> Result<Record, Failure> {
+        let store = self.context.store.clone();
+        let mut saved = self.saved.clone();
+        let (saved, record) = tokio::task::spawn_blocking(move || {
+            let record = store.save(&mut saved, &version, meta);
+            (saved, record)
+        })
+        .await
+        .map_err(|error| Failure::new(FailureKind::Store, error))?;
+        self.saved = saved;
+        record.map_err(|error| Failure::new(FailureKind::Store, error))
+    }
+}
+
+async fn ended(job: &mut Option<JoinHandle<Outcome>>) -> Result<Outcome, JoinError> {
+    match job {
+        Some(job) => job.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn flatten<T>(result: Result<Result<T, crate::store::StoreError>, JoinError>) -> Result<T, String> {
+    match result {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What the schedule needs to know of a version.
+pub(super) fn up_of(
+    version: &VerifiedZone,
+    incoming_serial: u32,
+    signing: &Signing,
+    now_s: u64,
+) -> Up {
+    let expires_s = unwrap_time(version.earliest_expiration(), now_s);
+    Up {
+        serial: version.serial(),
+        incoming_serial,
+        expires_s,
+        refresh_at_s: expires_s.saturating_sub(signing.params.policy.refresh_s.into()),
+        params: signing.digest,
+    }
+}
+
+fn timers_of_version(version: &VerifiedZone) -> Option<SoaTimers> {
+    let soa = version.rrset(version.apex().as_wire(), Rtype::SOA)?;
+    timers_of_soa(soa.rdatas().next()?)
+}
+
+/// RFC 1035 §3.3.13: serial, refresh, retry, expire, minimum end the RDATA.
+pub(super) fn timers_of_soa(rdata: &[u8]) -> Option<SoaTimers> {
+    let numbers = rdata.get(rdata.len().checked_sub(20)?..)?;
+    let number = |i: usize| {
+        numbers.get(4 * i..4 * i + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)
+    };
+    Some(SoaTimers { refresh_s: number(1)?, retry_s: number(2)?, expire_s: number(3)? })
+}
+
+fn serial_of_soa(rdata: &[u8]) -> Option<u32> {
+    let numbers = rdata.get(rdata.len().checked_sub(20)?..)?;
+    numbers.first_chunk().copied().map(u32::from_be_bytes)
+}
+
+/// Asks the primaries, and the keeper on the way: a change of keys or policy is noticed at the
+/// zone's own pace, and a keeper that is away does not keep new data from coming in.
+async fn check(
+    context: Arc<Context>,
+    zone: ZoneName,
+    settings: Arc<ZoneSettings>,
+    have: Option<u32>,
+) -> Outcome {
+    let asked = {
+        let (keeper, zone) = (context.keeper.clone(), zone.clone());
+        context.blocking(move || Signing::ask(&keeper, &zone).ok())
+    };
+    let fetched = {
+        let _permit = context.transfers.acquire().await;
+        fetch::fetch(&context, &zone, &settings, have).await
+    };
+    match fetched {
+        Ok(fetched) => Outcome::Checked {
+            received: fetched.zone,
+            timers: fetched.timers,
+            signing: asked.await.ok().flatten(),
+        },
+        Err(failure) => Outcome::CheckFailed(failure),
+    }
+}
+
+async fn tell_keeper(context: Arc<Context>, zone: ZoneName, serial: u32, digest: [u8; 32]) {
+    for attempt in 0..TELL_KEEPER_ATTEMPTS {
+        let (keeper, zone) = (context.keeper.clone(), zone.clone());
+        match context.blocking(move || keeper.published(&zone, serial, digest)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, serial, "the keeper was not told of the version");
+                if !error.is_transient() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1 << attempt)).await;
+    }
+}
+
+/// What a signing needs, apart from its data.
+struct SignJob {
+    zone: ZoneName,
+    context: Arc<Context>,
+    settings: Arc<ZoneSettings>,
+    version: Option<Arc<VerifiedZone>>,
+    incoming_serial: Option<u32>,
+    serials: Serials,
+    reuse: bool,
+}
+
+impl SignJob {
+    async fn ask(&self) -> Result<Signing, Failure> {
+        let (keeper, zone) = (self.context.keeper.clone(), self.zone.clone());
+        self.context
+            .blocking(move || Signing::ask(&keeper, &zone))
+            .await
+            .map_err(|error| Failure::new(FailureKind::Keeper, error))?
+    }
+
+    async fn sign_new(self, held: Option<Held>) -> Outcome {
+        let signing = match self.ask().await {
+            Ok(signing) => signing,
+            Err(failure) => return Outcome::SignFailed { failure, held, signing: None },
+        };
+        let dnssec = self.settings.incoming_dnssec;
+        let admitted = match held {
+            Some(Held::Admitted(admitted, digest)) if digest == signing.digest => Ok(admitted),
+            Some(Held::Received(received)) => {
+                let signing = signing.clone();
+                self.context
+                    .computing(move || pipeline::admit_received(received, dnssec, &signing))
+                    .await
+                    .map(Arc::new)
+            }
+            // Admitted under another policy: the primary is asked for it again.
+            Some(Held::Admitted(..)) | None => Err(Failure::new(
+                FailureKind::Admission,
+                "policy or keys changed after the data was admitted; it is fetched again",
+            )),
+        };
+        match admitted {
+            Ok(admitted) => self.sign(admitted, signing, true).await,
+            Err(failure) => Outcome::SignFailed { failure, held: None, signing: Some(signing) },
+        }
+    }
+
+    async fn sign_again(self) -> Outcome {
+        let signing = match self.ask().await {
+            Ok(signing) => signing,
+            Err(failure) => return Outcome::SignFailed { failure, held: None, signing: None },
+        };
+        let (Some(version), Some(incoming)) = (self.version.clone(), self.incoming_serial) else {
+            let failure = Failure::new(FailureKind::Store, "there is no version to sign again");
+            return Outcome::SignFailed { failure, held: None, signing: Some(signing) };
+        };
+        tracing::info!(serial = version.serial(), "signing the published data again");
+        let for_admission = signing.clone();
+        let admitted = self
+            .context
+            .computing(move || pipeline::admit_again(&version, incoming, &for_admission))
+            .await;
+        match admitted {
+            Ok(admitted) => self.sign(Arc::new(admitted), signing, false).await,
+            Err(failure) => Outcome::SignFailed { failure, held: None, signing: Some(signing) },
+        }
+    }
+
+    async fn sign(self, admitted: Arc<AdmittedZone>, signing: Signing, keep: bool) -> Outcome {
+        let incoming_serial = admitted.serial();
+        let held = keep.then(|| Held::Admitted(admitted.clone(), signing.digest));
+        match self.steps(admitted, &signing).await {
+            Ok(version) => {
+                Outcome::Signed(Box::new(Signed { version, incoming_serial, signing, held }))
+            }
+            Err(failure) => {
+                let held = held.filter(|_| failure.kind != FailureKind::Admission);
+                Outcome::SignFailed { failure, held, signing: Some(signing) }
+            }
+        }
+    }
+
+    async fn steps(
+        &self,
+        admitted: Arc<AdmittedZone>,
+        signing: &Signing,
+    ) -> Result<VerifiedZone, Failure> {
+        let previous = self.version.clone().filter(|_| self.reuse);
+        let serials = self.serials;
+        let planned = {
+            let (admitted, signing) = (admitted.clone(), signing.clone());
+            self.context
+                .computing(move || {
+                    let previous = previous.as_deref();
+                    pipeline::plan_version(&admitted, previous, &signing, serials, now_s())
+                })
+                .await?
+        };
+        tracing::info!(serial = planned.serial(), reused = planned.reused(), "planned");
+        let (context, span) = (self.context.clone(), tracing::Span::current());
+        let (planned, signatures) = self
+            .context
+            .blocking(move || {
+                let _entered = span.enter();
+                let mut refused = |count| context.metrics.signatures_refused(count);
+                let signatures = pipeline::have_signed(&context.keeper, &planned, &mut refused);
+                signatures.map(|signatures| (planned, signatures))
+            })
+            .await
+            .map_err(|error| Failure::new(FailureKind::Keeper, error))??;
+        tracing::info!(signatures = signatures.count(), "signed");
+        self.context.metrics.signatures_made(signatures.count());
+        let (signing, threads) = (signing.clone(), self.context.threads);
+        self.context
+            .computing(move || {
+                pipeline::finish(planned, signatures, &admitted, &signing, now_s(), threads)
+            })
+            .await
+    }
+}
+
+/// The parameters that a version was made under, as far as the store knows them.
+pub(super) fn resumed_up(version: &VerifiedZone, record: &Record, now_s: u64) -> Up {
+    Up {
+        serial: record.serial,
+        incoming_serial: record.incoming_serial,
+        expires_s: unwrap_time(version.earliest_expiration(), now_s),
+        refresh_at_s: record.refresh_at_s,
+        params: record.params,
+    }
+}
