@@ -82,14 +82,15 @@ impl Daemon {
         let clock = Clock::default();
         tasks.spawn(until(&stop, clock.clone().watch()));
         let catalogue = Arc::new(Catalogue::new(prepared.access.clone(), prepared.peers.clone()));
-        let shared = listeners::Shared::new(&prepared, catalogue.clone());
+        let shared = listeners::Shared::new(catalogue.clone());
         let context = runner::Context::new(
             clock,
             store,
             keeper,
             catalogue.clone(),
-            shared.announce(),
+            listeners::Shared::announce(),
             metrics.clone(),
+            shared.counters.clone(),
             limits.zones_at_work_max,
         );
         let runner = Arc::new(Runner::new(Arc::new(context)));
@@ -107,7 +108,7 @@ impl Daemon {
             catalogue,
             keeper: Client::new(config.daemon.keeper_socket.clone(), API_KEEPER_DEADLINE),
             metrics: metrics.clone(),
-            counters: shared.counters(),
+            counters: shared.exposition(),
             live: ArcSwap::from_pointee(live(&prepared)),
         });
         let server = Server::new(state.clone(), limits.api_connections_max, stop.clone());
@@ -115,7 +116,6 @@ impl Daemon {
         for listener in open.api {
             tasks.spawn(server.clone().serve_tls(listener));
         }
-        shared.serve(open.dns, open.xot, runner.clone(), &tasks, &stop);
         metrics.config_loaded(true);
         Ok(Self { path: path.to_owned(), state, runner, shared, tasks, stop })
     }

@@ -47,7 +47,7 @@ pub struct Scrape<'a> {
     /// When our own TLS certificate ends.
     pub certificate_ends_at_s: Option<i64>,
     /// Further counters, by name and help text.
-    pub counters: &'a [(&'static str, &'static str, u64)],
+    pub counters: &'a [(String, &'static str, u64)],
     /// Seconds since 1970.
     pub now_s: u64,
 }
@@ -379,7 +379,7 @@ mod tests {
                 tokens: Some(&[token]),
                 config_refused: false,
                 certificate_ends_at_s: Some(5),
-                counters: &[("countersign_transfers_out_total", "Transfers out.", 4)],
+                counters: &[("countersign_transfers_out_total".to_owned(), "Transfers out.", 4)],
                 now_s: 0,
             })
             .expect("rendered");

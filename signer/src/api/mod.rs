@@ -63,7 +63,7 @@ pub struct Live {
 }
 
 /// Further counters for `/metrics`: name, help text, value.
-pub type Counters = Box<dyn Fn() -> Vec<(&'static str, &'static str, u64)> + Send + Sync>;
+pub type Counters = Box<dyn Fn() -> Vec<(String, &'static str, u64)> + Send + Sync>;
 
 /// What the API shows and acts on.
 pub struct ApiState {

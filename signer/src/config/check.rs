@@ -164,6 +164,25 @@ fn check_peers(
                 "make them one peer: a peer is its certificate identity",
             ));
         }
+        if peer.transfer_from.is_some()
+            && peer.server_name.is_none()
+            && matches!(identity, Identity::SpkiSha256(_))
+        {
+            problems.push(Problem::at(
+                span.clone(),
+                format!("peer `{name}` has `transfer_from` and a pinned key, and no `server_name`"),
+                "add server_name = \"NAME\", a DNS name that its certificate carries",
+            ));
+        }
+        if let Some(server_name) = &peer.server_name
+            && rustls_pki_types::ServerName::try_from(server_name.as_str()).is_err()
+        {
+            problems.push(Problem::at(
+                span.clone(),
+                format!("peer `{name}`: `server_name` is {server_name:?}; expected a DNS name"),
+                "copy it from the certificate: openssl x509 -noout -ext subjectAltName",
+            ));
+        }
         let peer = Peer {
             identity,
             transfer_from: peer.transfer_from,

@@ -1,53 +1,60 @@
-//! stub
-use super::*;
-use tokio::net::{TcpListener, UdpSocket};
+//! The listeners, and what they share.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use super::Prepared;
+use crate::config::Listen;
+use crate::counters::Counters;
+use crate::published::Catalogue;
+use crate::runner::Announce;
+
+/// What listeners share, and a reload swaps.
 pub(super) struct Shared {
     catalogue: Arc<Catalogue>,
+    pub(super) counters: Arc<Counters>,
 }
+
+/// Sockets that are bound and not served yet.
 pub(super) struct Open {
-    pub dns: Vec<(UdpSocket, TcpListener)>,
-    pub xot: Vec<TcpListener>,
     pub api: Vec<TcpListener>,
 }
-pub(super) async fn open(listen: &config::Listen) -> anyhow::Result<Open> {
-    let mut open = Open { dns: Vec::new(), xot: Vec::new(), api: Vec::new() };
-    for address in &listen.dns {
-        let failed = || format!("listen.dns: {address} can't be listened on");
-        let udp = UdpSocket::bind(address).await.with_context(failed)?;
-        let tcp = TcpListener::bind(address).await.with_context(failed)?;
-        open.dns.push((udp, tcp));
+
+/// Binds every configured address.
+pub(super) async fn open(listen: &Listen) -> anyhow::Result<Open> {
+    let mut api = Vec::new();
+    for address in &listen.api {
+        let listener = TcpListener::bind(address).await;
+        api.push(listener.with_context(|| format!("listen.api: {address} can't be bound"))?);
     }
-    for (name, addresses, into) in
-        [("xot", &listen.xot, &mut open.xot), ("api", &listen.api, &mut open.api)]
-    {
-        for address in addresses {
-            let listener = TcpListener::bind(address).await;
-            into.push(
-                listener
-                    .with_context(|| format!("listen.{name}: {address} can't be listened on"))?,
-            );
-        }
-    }
-    Ok(open)
+    Ok(Open { api })
 }
+
 impl Shared {
-    pub(super) fn new(_: &Prepared, catalogue: Arc<Catalogue>) -> Self {
-        Self { catalogue }
+    pub(super) fn new(catalogue: Arc<Catalogue>) -> Self {
+        Self { catalogue, counters: Arc::default() }
     }
-    pub(super) fn announce(&self) -> crate::runner::Announce { Box::new(|_| {}) }
-    pub(super) fn counters(&self) -> crate::api::Counters {
-        Box::new(Vec::new)
+
+    /// For the runner: a zone has a new version up.
+    pub(super) fn announce() -> Announce {
+        Box::new(|_| {})
     }
-    pub(super) fn reload(&self, p: &Prepared) {
-        self.catalogue.reload(p.access.clone(), p.peers.clone());
+
+    /// For `/metrics`.
+    pub(super) fn exposition(&self) -> crate::api::Counters {
+        let counters = self.counters.clone();
+        Box::new(move || {
+            let mut shown = Vec::new();
+            counters.each(|name, help, value| {
+                shown.push((format!("countersign_{name}_total"), help, value));
+            });
+            shown
+        })
     }
-    pub(super) fn serve(
-        &self,
-        _dns: Vec<(UdpSocket, TcpListener)>,
-        _xot: Vec<TcpListener>,
-        _r: Arc<Runner>,
-        _t: &TaskTracker,
-        _s: &CancellationToken,
-    ) {
+
+    pub(super) fn reload(&self, prepared: &Prepared) {
+        self.catalogue.reload(prepared.access.clone(), prepared.peers.clone());
     }
 }

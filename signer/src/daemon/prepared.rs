@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use countersign_policy::ZoneName;
@@ -10,10 +11,11 @@ use countersign_zone::receive::Bounds;
 
 use crate::clock::now_s;
 use crate::config::{self, Config, Role};
+use crate::inbound::{self, Source};
 use crate::peers::{Identities, IdentityRule, Peer, PeerTable};
 use crate::published::ZoneAccess;
 use crate::runner::schedule::TimerBounds;
-use crate::runner::{Primary, ZoneSettings};
+use crate::runner::{Transfer, ZoneSettings};
 use crate::tls::{ALPN_DOT, ALPN_HTTP, Acceptor, Connector, Material, TlsPaths, WallClock};
 
 /// A configuration that can be put in force without a further question to the disk.
@@ -97,23 +99,42 @@ fn rule(identity: &config::Identity) -> IdentityRule {
     }
 }
 
+/// The name that a primary's certificate must be for: with a SAN identity, that one by default.
+fn server_name(peer: &config::Peer) -> Option<&str> {
+    match (&peer.server_name, &peer.identity) {
+        (Some(name), _) | (None, config::Identity::San(name)) => Some(name),
+        (None, config::Identity::SpkiSha256(_)) => None,
+    }
+}
+
 fn zones(
     config: &Config,
     tls: Option<&PreparedTls>,
 ) -> anyhow::Result<BTreeMap<ZoneName, ZoneSettings>> {
     let limits = &config.limits;
+    let transfer = inbound::Limits {
+        handshake: Duration::from_millis(limits.handshake_ms),
+        idle: Duration::from_millis(limits.idle_ms),
+        total: Duration::from_secs(limits.transfer_s_max),
+        ..inbound::Limits::default()
+    };
     let mut zones = BTreeMap::new();
     for (zone, settings) in &config.zones {
         let mut primaries = Vec::new();
+        // The check of the file saw to it that each of these is there.
+        let Some(tls) = tls else { continue };
         for name in &settings.primaries {
-            let (Some(peer), Some(tls)) = (config.peers.get(name), tls) else {
-                // The check of the file saw to it that there is none such.
+            let Some(peer) = config.peers.get(name) else { continue };
+            let (Some(address), Some(server_name)) = (peer.transfer_from, server_name(peer)) else {
                 continue;
             };
-            primaries.push(Primary::new(name, peer, tls.connector.clone(), limits)?);
+            let source =
+                Source::new(name.as_str().into(), address, rule(&peer.identity), server_name);
+            primaries.push(source.with_context(|| format!("[peer.{name}] server_name"))?);
         }
         let settings = ZoneSettings {
             primaries,
+            transfer: Transfer { connector: tls.connector.clone(), limits: transfer.clone() },
             incoming_dnssec: match settings.incoming_dnssec {
                 config::IncomingDnssec::Strip => IncomingDnssec::Strip,
                 config::IncomingDnssec::Refuse => IncomingDnssec::Refuse,

@@ -28,9 +28,12 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, now_s};
+use crate::counters::Counters;
+use crate::inbound::{self, Source};
 use crate::metrics::Metrics;
 use crate::published::{Catalogue, Published};
 use crate::store::{Store, StoreError};
+use crate::tls::Connector;
 use schedule::{Failure, FailureKind, Schedule, TimerBounds};
 use status::{COMMANDS_MAX, Command, Directory, Doing, Handle, Status};
 use task::{RunId, ZoneTask, resumed_up};
@@ -58,6 +61,8 @@ pub struct Context {
     pub announce: Announce,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Those of transfers.
+    pub counters: Arc<Counters>,
     /// Threads that one verification uses.
     pub threads: NonZeroUsize,
     /// Zones that compute at once.
@@ -76,6 +81,7 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     /// What all zones share; `zones_at_work_max` of them compute at once.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a daemon, each once")]
     pub fn new(
         clock: Clock,
         store: Store,
@@ -83,6 +89,7 @@ impl Context {
         catalogue: Arc<Catalogue>,
         announce: Announce,
         metrics: Arc<Metrics>,
+        counters: Arc<Counters>,
         zones_at_work_max: usize,
     ) -> Self {
         Self {
@@ -92,6 +99,7 @@ impl Context {
             catalogue,
             announce,
             metrics,
+            counters,
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             cpu: Semaphore::new(zones_at_work_max),
             transfers: Semaphore::new(TRANSFERS_AT_ONCE),
@@ -107,7 +115,7 @@ impl Context {
         tokio::task::spawn_blocking(work).await
     }
 
-/// Runs what computes, a bounded number at a time.
+    /// Runs what computes, a bounded number at a time.
     async fn computing<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
@@ -124,7 +132,9 @@ impl Context {
 #[derive(Debug, Clone)]
 pub struct ZoneSettings {
     /// Where it is fetched from, in order of preference.
-    pub primaries: Vec<fetch::Primary>,
+    pub primaries: Vec<Source>,
+    /// How they are reached.
+    pub transfer: Transfer,
     /// What becomes of the primary's DNSSEC records.
     pub incoming_dnssec: IncomingDnssec,
     /// What a transfer may bring.
@@ -133,7 +143,14 @@ pub struct ZoneSettings {
     pub timers: TimerBounds,
 }
 
-pub use fetch::Primary;
+/// How primaries are reached, and how long that may take.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    /// TLS, with our certificate.
+    pub connector: Connector,
+    /// Deadlines.
+    pub limits: inbound::Limits,
+}
 
 struct Running {
     settings: watch::Sender<Arc<ZoneSettings>>,

@@ -94,7 +94,7 @@ pub(super) fn admit_again(
     // They were within bounds when they came.
     let bounds = Bounds { records_max: usize::MAX, bytes_max: usize::MAX };
     let mut receiver = Receiver::new(version.apex().clone(), bounds);
-    for node in version.records().iter() {
+    for node in version.records() {
         for rrset in node.rrsets().filter(|rrset| !rrset.rtype().is_signers_own()) {
             for rdata in rrset.rdatas() {
                 let mut rdata = rdata.to_vec();

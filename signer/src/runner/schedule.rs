@@ -149,6 +149,7 @@ pub enum Work {
 
 /// One zone's schedule.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, in any combination")]
 pub struct Schedule {
     bounds: TimerBounds,
     frozen: bool,

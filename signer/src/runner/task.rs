@@ -69,7 +69,7 @@ impl std::fmt::Display for RunId {
 
 /// How a piece of work ended.
 enum Outcome {
-    Checked { received: Option<ReceivedZone>, timers: Option<SoaTimers>, signing: Option<Signing> },
+    Checked { received: Option<ReceivedZone>, signing: Option<Signing> },
     CheckFailed(Failure),
     Signed(Box<Signed>),
     SignFailed { failure: Failure, held: Option<Held>, signing: Option<Signing> },
@@ -240,12 +240,12 @@ impl ZoneTask {
             }
         });
         let event = match outcome {
-            Outcome::Checked { received, timers, signing } => {
-                span.in_scope(|| self.checked(received, timers, signing))
+            Outcome::Checked { received, signing } => {
+                span.in_scope(|| self.checked(received, signing.as_ref()))
             }
             Outcome::CheckFailed(failure) => {
                 span.in_scope(|| {
-                    tracing::warn!(reason = failure.detail, "no primary gave the zone")
+                    tracing::warn!(reason = failure.detail, "no primary gave the zone");
                 });
                 self.context.metrics.check_failed();
                 Event::CheckFailed(failure)
@@ -263,16 +263,11 @@ impl ZoneTask {
         event
     }
 
-    fn checked(
-        &mut self,
-        received: Option<ReceivedZone>,
-        timers: Option<SoaTimers>,
-        signing: Option<Signing>,
-    ) -> Event {
-        self.learn_policy(signing.as_ref());
-        let params = signing.as_ref().map(Signing::summary);
+    fn checked(&mut self, received: Option<ReceivedZone>, signing: Option<&Signing>) -> Event {
+        self.learn_policy(signing);
+        let params = signing.map(Signing::summary);
         let soa = received.as_ref().and_then(ReceivedZone::soa);
-        let timers = timers.or_else(|| soa.and_then(timers_of_soa));
+        let timers = soa.and_then(timers_of_soa);
         // A transfer without SOA is no transfer; admission says so if it is one after all.
         let new_data = received.as_ref().map(|_| soa.and_then(serial_of_soa).unwrap_or_default());
         if let (Some(zone), Some(serial)) = (received, new_data) {
@@ -429,11 +424,7 @@ async fn check(
         fetch::fetch(&context, &zone, &settings, have).await
     };
     match fetched {
-        Ok(fetched) => Outcome::Checked {
-            received: fetched.zone,
-            timers: fetched.timers,
-            signing: asked.await.ok().flatten(),
-        },
+        Ok(received) => Outcome::Checked { received, signing: asked.await.ok().flatten() },
         Err(failure) => Outcome::CheckFailed(failure),
     }
 }
@@ -442,14 +433,13 @@ async fn tell_keeper(context: Arc<Context>, zone: ZoneName, serial: u32, digest:
     for attempt in 0..TELL_KEEPER_ATTEMPTS {
         let (keeper, zone) = (context.keeper.clone(), zone.clone());
         match context.blocking(move || keeper.published(&zone, serial, digest)).await {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) | Err(_) => return,
             Ok(Err(error)) => {
                 tracing::warn!(%error, serial, "the keeper was not told of the version");
                 if !error.is_transient() {
                     return;
                 }
             }
-            Err(_) => return,
         }
         tokio::time::sleep(std::time::Duration::from_secs(1 << attempt)).await;
     }
