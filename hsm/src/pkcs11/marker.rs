@@ -14,6 +14,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::num::NonZeroU32;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::pbkdf2;
@@ -259,7 +260,8 @@ impl HungMarker {
 fn write_durably(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let beside = path.with_extension("json.new");
-    let mut file = File::create(&beside)?;
+    let mut options = File::options();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(&serde_json::to_vec(value)?)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;

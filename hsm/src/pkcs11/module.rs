@@ -58,6 +58,17 @@ pub(super) fn load(path: &Path) -> Result<Pkcs11, Fault> {
     result.map_err(|(_, fault)| fault)
 }
 
+/// A module that was ready says that it is not initialised (some clients of network HSMs do after they
+/// lost their device): it is initialised again when it is next asked for.
+pub(super) fn not_initialised(path: &Path) {
+    let Ok(path) = path.canonicalize() else { return };
+    let mut entries = modules();
+    if let Some(Entry::Ready(module)) = entries.get(&path) {
+        let module = module.clone();
+        entries.insert(path, Entry::Loaded(module));
+    }
+}
+
 fn load_and_initialise(
     path: &Path,
     loaded: Option<Pkcs11>,

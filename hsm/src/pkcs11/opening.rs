@@ -51,16 +51,32 @@ impl<'a> Held<'a> {
         slot: Slot,
         writable: bool,
     ) -> Result<Self, Fault> {
-        let session = entered.call("C_OpenSession", entered.token.listing_deadline(), || {
-            if writable { module.open_rw_session(slot) } else { module.open_ro_session(slot) }
-        })?;
-        Ok(Self { session: Some(session), entered })
+        Ok(Self::of(entered, open_session(entered, module, slot, writable)?))
+    }
+
+    /// Takes a session that is open.
+    pub(super) fn of(entered: &'a Entered, session: Session) -> Self {
+        Self { session: Some(session), entered }
     }
 
     /// The session; it is there until this is dropped.
     pub(super) fn get(&self) -> Result<&Session, Fault> {
         self.session.as_ref().ok_or_else(|| Fault::Session("the session is closed".to_owned()))
     }
+}
+
+/// Opens a session under a deadline.
+pub(super) fn open_session(
+    entered: &Entered,
+    module: &Pkcs11,
+    slot: Slot,
+    writable: bool,
+) -> Result<Session, Fault> {
+    let limit = entered.token.listing_deadline();
+    let session = entered.call("C_OpenSession", limit, || {
+        if writable { module.open_rw_session(slot) } else { module.open_ro_session(slot) }
+    })?;
+    Ok(session)
 }
 
 impl Drop for Held<'_> {
@@ -92,7 +108,12 @@ fn find(entered: &Entered, module: &Pkcs11) -> Result<(Slot, TokenInfo), Fault> 
     let spec = &entered.token.spec;
     let mut seen = Vec::new();
     let mut found = None;
-    for slot in module.get_slots_with_token()? {
+    let slots = module.get_slots_with_token().inspect_err(|e| {
+        if matches!(e, CryptokiError::Pkcs11(RvError::CryptokiNotInitialized, _)) {
+            module::not_initialised(&spec.module);
+        }
+    })?;
+    for slot in slots {
         let info = match module.get_token_info(slot) {
             Ok(info) => info,
             // Another slot's trouble is not ours, and a token may go while we look.
@@ -154,12 +175,15 @@ fn login(entered: &Entered, session: &Session, info: &TokenInfo) -> Result<(), N
     match result {
         Ok(()) => {
             info!(token = token.spec.name, "logged in");
+            token.life().accepted = Some(pin.stamp);
             marker.ended(&pin, Login::Accepted).map_err(NotOpen::Later)
         }
-        // Another session of this process logged in: the login is the token's, not the session's.
-        // Nothing was said about this PIN.
+        // The login is the token's, not the session's, and it outlived a session that could not be
+        // closed. This says nothing about the PIN, unless it was by this one.
         Err(CryptokiError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-            marker.ended(&pin, Login::Failed).map_err(NotOpen::Later)
+            let by_this = token.life().accepted == Some(pin.stamp);
+            let end = if by_this { Login::Accepted } else { Login::Failed };
+            marker.ended(&pin, end).map_err(NotOpen::Later)
         }
         Err(e) => {
             let detail = describe(&e);

@@ -8,7 +8,7 @@
 //!                                                          until that token is seen right again
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use countersign_policy::{KeyId, KeyRole, PublicKey};
@@ -54,8 +54,6 @@ struct Entry {
     wrong: BTreeMap<usize, String>,
     /// From the ledger; see [`ExpectedKey::conflicted`].
     suspect: bool,
-    /// A conflict was announced and not yet cleared.
-    announced: bool,
     /// Rotates which token is asked first.
     turn: usize,
 }
@@ -64,7 +62,8 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct Registry {
     keys: HashMap<KeyId, Entry>,
-    by_label: HashMap<String, KeyId>,
+    /// Keys whose conflict was announced and not yet cleared: every key in conflict is one.
+    announced: BTreeSet<KeyId>,
 }
 
 impl Registry {
@@ -77,14 +76,15 @@ impl Registry {
                 continue;
             }
             added.push(id);
-            self.by_label.insert(key.label.clone(), id);
             let suspect = key.conflicted;
+            if suspect {
+                self.announced.insert(id);
+            }
             let entry = Entry {
                 expected: Arc::new(key),
                 proven: BTreeMap::new(),
                 wrong: BTreeMap::new(),
                 suspect,
-                announced: suspect,
                 turn: 0,
             };
             self.keys.insert(id, entry);
@@ -94,9 +94,8 @@ impl Registry {
 
     /// Forgets a key.
     pub(super) fn forget(&mut self, id: &KeyId) {
-        if let Some(entry) = self.keys.remove(id) {
-            self.by_label.remove(&entry.expected.label);
-        }
+        self.keys.remove(id);
+        self.announced.remove(id);
     }
 
     pub(super) fn expected(&self, id: &KeyId) -> Option<Arc<ExpectedKey>> {
@@ -122,7 +121,7 @@ impl Registry {
         match finding {
             Finding::Wrong(found) => {
                 let news = entry.wrong.insert(token, found.clone()).is_none();
-                entry.announced = true;
+                self.announced.insert(*id);
                 let token = name.to_owned();
                 return news.then_some(Event::Conflict { key: *id, token, found });
             }
@@ -142,16 +141,15 @@ impl Registry {
     /// is usable.
     pub(super) fn clear(&mut self, all_open: impl Fn(&str) -> bool) -> Vec<Event> {
         let mut events = Vec::new();
-        for (id, entry) in &mut self.keys {
-            if !entry.announced || !entry.wrong.is_empty() {
-                continue;
+        for id in std::mem::take(&mut self.announced) {
+            let Some(entry) = self.keys.get_mut(&id) else { continue };
+            let unseen = entry.suspect && !all_open(&entry.expected.group);
+            if unseen || !entry.wrong.is_empty() {
+                self.announced.insert(id);
+            } else {
+                entry.suspect = false;
+                events.push(Event::Cleared { key: id });
             }
-            if entry.suspect && !all_open(&entry.expected.group) {
-                continue;
-            }
-            entry.suspect = false;
-            entry.announced = false;
-            events.push(Event::Cleared { key: *id });
         }
         events
     }
@@ -234,7 +232,7 @@ impl Registry {
 
     /// Groups with a key in conflict.
     pub(super) fn groups_in_conflict(&self) -> Vec<String> {
-        let entries = self.keys.values().filter(|entry| entry.in_conflict());
+        let entries = self.announced.iter().filter_map(|id| self.keys.get(id));
         let mut groups: Vec<String> = entries.map(|e| e.expected.group.clone()).collect();
         groups.sort_unstable();
         groups.dedup();

@@ -85,8 +85,9 @@ impl Root<'_> {
         self.token().life().offered = Some(self.open.offered.clone());
         self.prove_all(true)?;
         for number in 0..self.token().spec.workers {
-            worker::spawn(self.entered, &self.open.module, self.open.slot, number)
-                .map_err(|e| Fault::Token(format!("can't start a worker thread: {e}")))?;
+            if !worker::spawn(self.entered, &self.open.module, self.open.slot, number)? {
+                break;
+            }
         }
         self.entered.shared.usable(self.token(), self.entered.generation);
         while self.entered.goes_on() {

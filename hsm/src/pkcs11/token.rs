@@ -14,7 +14,7 @@
 //! as soon as the module lets go of them, and what they still say is ignored.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -72,6 +72,8 @@ pub(super) struct Life {
     pub(super) root: Option<SyncSender<Job>>,
     /// What it can do, as of its last opening.
     pub(super) offered: Option<Offered>,
+    /// The PIN file that it accepted in this process.
+    pub(super) accepted: Option<FileStamp>,
 }
 
 /// One token.
@@ -82,6 +84,8 @@ pub(super) struct Token {
     pub(super) queue: Queue,
     pub(super) login_marker: LoginMarker,
     pub(super) hung_marker: HungMarker,
+    /// Worker threads that have a session.
+    pub(super) sessions: AtomicU32,
     generation: AtomicU64,
     life: Mutex<Life>,
     calls: Mutex<Vec<Arc<CallSlot>>>,
@@ -106,6 +110,7 @@ impl Token {
             failures: 0,
             root: None,
             offered: None,
+            accepted: None,
         };
         Self {
             index,
@@ -113,6 +118,7 @@ impl Token {
             queue: Queue::new(spec.queue_max),
             login_marker: LoginMarker::new(state_dir, &spec.name),
             hung_marker,
+            sessions: AtomicU32::new(0),
             generation: AtomicU64::new(0),
             life: Mutex::new(life),
             calls: Mutex::new(Vec::new()),
@@ -270,7 +276,12 @@ impl Drop for Entered {
     fn drop(&mut self) {
         self.token.calls().retain(|slot| !Arc::ptr_eq(slot, &self.slot));
         if std::thread::panicking() {
-            self.shared.lost(&self.token, self.generation, "a keeper thread of it panicked");
+            let reason = "a keeper thread of it panicked";
+            self.shared.lost(&self.token, self.generation, reason);
+            if let Some(batch) = self.slot.set_batch(None) {
+                let error = HsmError::Unavailable(reason.to_owned());
+                batch.abandon(self.token.index, self.generation, error);
+            }
         }
         self.shared.announce();
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -129,7 +130,7 @@ impl Tokens {
                 label: token.spec.label.clone(),
                 serial: token.spec.serial.clone(),
                 state: token.state(),
-                sessions: if token.is_usable() { token.spec.workers as u32 } else { 0 },
+                sessions: token.sessions.load(Relaxed),
                 keys_proven: keys_proven(token),
                 queued: token.queue.len() as u32,
                 signatures: token.counters.signatures(),
@@ -304,9 +305,10 @@ impl Tokens {
         }
     }
 
-    /// Lets every thread end and waits for them, at most so long; whether all did. After a "no",
-    /// end with [`super::exit_past_modules`].
-    pub fn close(self, at_most: Duration) -> bool {
+    /// Lets every thread end and waits for them, at most so long; whether all did. To be called before
+    /// the process ends: a thread that is still in a module when that is torn down crashes it. After a
+    /// "no", end with [`super::exit_past_modules`].
+    pub fn close(&self, at_most: Duration) -> bool {
         self.shared.stop();
         let give_up = Instant::now() + at_most;
         loop {

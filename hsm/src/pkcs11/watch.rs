@@ -28,8 +28,13 @@ fn run(shared: &Arc<Shared>) {
     let tick = (shortest.unwrap_or(TICK_MAX) / 8).clamp(TICK_MIN, TICK_MAX);
     let start = Instant::now();
     let (mut pins_seen, mut conflicts_seen, mut listed) = (start, start, start);
+    let mut last = start;
     while !shared.is_stopping() {
         let now = Instant::now();
+        // Was this whole process stopped, or starved? Then calls only look overdue: the next tick
+        // tells those that are from those that had no chance.
+        let on_time = now.saturating_duration_since(last) < tick * 4;
+        last = now;
         let due = |last: &mut Instant, every: Duration| {
             let due = now.saturating_duration_since(*last) >= every;
             if due {
@@ -40,7 +45,7 @@ fn run(shared: &Arc<Shared>) {
         let look_at_pins = due(&mut pins_seen, PIN_POLL);
         for token in &shared.tokens {
             let overdue = token.calls().iter().find_map(|slot| slot.overdue(now));
-            if let Some(call) = overdue {
+            if let Some(call) = overdue.filter(|_| on_time) {
                 shared.hung(token, call);
             }
             advance(shared, token, now, look_at_pins);

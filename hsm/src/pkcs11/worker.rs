@@ -1,47 +1,57 @@
 //! A worker thread: one session, signing what the queue invites it to.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use cryptoki::context::Pkcs11;
 use cryptoki::object::ObjectHandle;
+use cryptoki::session::Session;
 use cryptoki::slot::Slot;
+use tracing::warn;
 
 use super::batch::Batch;
 use super::error::{Fault, HsmError};
 use super::mechanism;
-use super::opening::Held;
+use super::opening::{self, Held};
 use super::root::Job;
 use super::token::Entered;
 
-/// Starts a worker of the caller's generation.
+/// Starts a worker of the root thread's generation, which opens its session for it: `false` when the
+/// token has none left.
 pub(super) fn spawn(
     root: &Entered,
     module: &Pkcs11,
     slot: Slot,
     number: usize,
-) -> std::io::Result<()> {
+) -> Result<bool, Fault> {
     let token = &root.token;
+    let session = match opening::open_session(root, module, slot, false) {
+        Ok(session) => session,
+        Err(fault) if number > 0 && fault.detail().ends_with("CKR_SESSION_COUNT") => {
+            let (token, wanted) = (&token.spec.name, token.spec.workers);
+            warn!(token, wanted, have = number, "no more sessions; set `workers` to what it has");
+            return Ok(false);
+        }
+        Err(fault) => return Err(fault),
+    };
     let entered = token.enter(&root.shared, root.generation);
     let module = module.clone();
     std::thread::Builder::new()
         .name(format!("{}-{number}", token.spec.name))
-        .spawn(move || run(&entered, &module, slot))
-        .map(drop)
+        .spawn(move || run(&entered, &module, slot, session))
+        .map_err(|e| Fault::Token(format!("can't start a worker thread: {e}")))?;
+    Ok(true)
 }
 
-fn run(entered: &Entered, module: &Pkcs11, slot: Slot) {
-    let result = Worker::open(entered, module, slot).and_then(|mut worker| {
-        while let Some(ticket) = entered.token.queue.pop(|| entered.goes_on()) {
-            entered.works_at(Some(&ticket.batch));
-            let result = worker.work(&ticket.batch);
-            entered.works_at(None);
-            result?;
-        }
-        Ok(())
-    });
+fn run(entered: &Entered, module: &Pkcs11, slot: Slot, session: Session) {
+    let token = &entered.token;
+    token.sessions.fetch_add(1, Relaxed);
+    let session = Held::of(entered, session);
+    let result = Worker { entered, module, slot, session }.serve();
+    token.sessions.fetch_sub(1, Relaxed);
     if let Err(fault) = result {
-        entered.shared.lost(&entered.token, entered.generation, fault.detail());
+        entered.shared.lost(token, entered.generation, fault.detail());
     }
 }
 
@@ -52,10 +62,16 @@ struct Worker<'a> {
     session: Held<'a>,
 }
 
-impl<'a> Worker<'a> {
-    fn open(entered: &'a Entered, module: &'a Pkcs11, slot: Slot) -> Result<Self, Fault> {
-        let session = Held::open(entered, module, slot, false)?;
-        Ok(Self { entered, module, slot, session })
+impl Worker<'_> {
+    fn serve(&mut self) -> Result<(), Fault> {
+        let entered = self.entered;
+        while let Some(ticket) = entered.token.queue.pop(|| entered.goes_on()) {
+            entered.works_at(Some(&ticket.batch));
+            let result = self.work(&ticket.batch);
+            entered.works_at(None);
+            result?;
+        }
+        Ok(())
     }
 
     /// Signs messages of the batch until it has none left for this token. An error costs the token.
@@ -77,8 +93,7 @@ impl<'a> Worker<'a> {
             let error = self.error(&fault);
             // A session was renewed once already: this is more than the session. The token's state
             // changes before its work goes back, so that the requester sees it being opened again.
-            let costs_the_token = matches!(fault, Fault::Session(_) | Fault::Token(_));
-            if costs_the_token {
+            if matches!(fault, Fault::Session(_) | Fault::Token(_)) {
                 entered.shared.lost(token, generation, fault.detail());
             }
             batch.failed(message, token.index, generation, error);

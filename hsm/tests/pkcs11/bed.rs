@@ -284,6 +284,14 @@ pub struct Running {
     pub events: Receiver<Event>,
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A thread in SoftHSM while the process tears it down would crash. What hangs in the shim
+        // stays there.
+        self.tokens.close(Duration::from_millis(500));
+    }
+}
+
 impl Running {
     /// Opens, expects the keys, and waits until every token was tried.
     pub fn start(state_dir: &Path, specs: Vec<TokenSpec>, keys: Vec<ExpectedKey>) -> Self {

@@ -190,7 +190,6 @@ fn a_module_that_hangs_in_opening_holds_up_nobody() {
         running.until_unusable("zsk-a", "hung in");
         running.until_usable("zsk-b");
         running.sign_all(&key, 5);
-        a.rules("[]");
     }
 }
 
@@ -220,4 +219,38 @@ fn full_queues_are_busy_and_nothing_else() {
             assert!(answers.join().expect("no panic").iter().all(Result::is_ok));
         }
     });
+}
+
+#[test]
+fn a_token_with_fewer_sessions_than_workers_serves_with_those() {
+    let store = Store::new("zsk");
+    let key = store.seed("cs-1");
+    let state = tempfile::tempdir().expect("directory");
+    // One for the root, two for workers, and no more.
+    let code = r#"{"return": "CKR_SESSION_COUNT"}"#;
+    store.rules(&format!(r#"[{{"call": "C_OpenSession", "from": 4, "action": {code}}}]"#));
+    let mut spec = store.spec("zsk-a", "zsk");
+    spec.workers = 5;
+    let keys = vec![zsk(&key, "cs-1", "zsk")];
+    let running = Running::start(state.path(), vec![spec], keys);
+    running.sign_all(&key, 20);
+    let health = running.health("zsk-a");
+    assert_eq!((health.state, health.sessions), (TokenState::Usable, 2));
+}
+
+#[test]
+fn a_module_that_forgot_its_initialisation_is_initialised_again() {
+    let state = tempfile::tempdir().expect("directory");
+    let (store, key, running) = alone(state.path());
+    let code = r#"{"return": "CKR_CRYPTOKI_NOT_INITIALIZED"}"#;
+    store.rules(&format!(
+        r#"[{{"call": "C_Sign", "nth": 2, "action": {code}}},
+            {{"call": "C_GetSlotList", "nth": 1, "action": {code}}}]"#
+    ));
+    let initialised = store.calls("C_Initialize");
+    let answers = running.tokens.sign_zone(&key.id(), messages(10));
+    assert!(answers.iter().any(Result::is_err), "it was away");
+    running.until_usable("zsk-a");
+    assert_eq!(store.calls("C_Initialize"), initialised + 1);
+    running.sign_all(&key, 1);
 }

@@ -34,7 +34,8 @@
 //!   - `{"return": CODE}`: not carried out; `CODE` is a name of [`CODES`] or a number.
 //!   - `"wrong_signature"`, `"short_signature"`: carried out, then one bit of the signature is flipped,
 //!     or its last octet is cut off.
-//!   - `"hang"`: does not return for as long as a rule in the file says so; then it is carried out.
+//!   - `"hang"`: does not return for as long as a rule in the file says so; then it is carried out. When
+//!     the file is gone, it never returns.
 //!   - `{"delay_ms": N}`: carried out after that time.
 //!   - `{"late_return": CODE}`: carried out, and then denied.
 //!   - `"crash"`: the process aborts.
