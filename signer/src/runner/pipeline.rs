@@ -142,7 +142,7 @@ pub(super) fn plan_version(
             };
             Failure::new(kind, error)
         })?;
-    plan(admitted, previous.map(VerifiedZone::records), &signing.params, serial, now_s).map_err(
+    plan(admitted, previous, &signing.params, serial, now_s).map_err(
         |error| {
             let kind = match error {
                 // The primary's data is at fault, and other data may fit.
