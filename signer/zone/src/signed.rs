@@ -13,6 +13,12 @@ pub struct SignedZone {
 }
 
 impl SignedZone {
+    /// Takes any records for a signed zone. Anyone may: it proves nothing, and only `verify`
+    /// makes more of it.
+    pub fn unverified(apex: ZoneName, serial: u32, records: Packed) -> Self {
+        Self { apex, serial, records }
+    }
+
     /// The zone.
     pub fn apex(&self) -> &ZoneName {
         &self.apex

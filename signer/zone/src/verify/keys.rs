@@ -171,8 +171,8 @@ fn rsa_parts(key: &[u8]) -> Option<(&[u8], &[u8])> {
         [0, high, low, rest @ ..] => {
             rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))
         }
+        [0, ..] | [] => None,
         [len, rest @ ..] => rest.split_at_checked(usize::from(*len)),
-        [] => None,
     }
 }
 

@@ -1,0 +1,168 @@
+//! Independent judges: the `domain` crate, and the tools that the field trusts.
+
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Command;
+
+use countersign_policy::key::to_hex;
+use countersign_policy::signing::KeySplit;
+use countersign_zone::name::Shown;
+use countersign_zone::{DnskeyOrder, Packed, Rrset, Rtype, ZoneParams};
+use domain::base::iana::{Class, Rtype as DomainRtype, SecurityAlgorithm};
+use domain::base::{Name, ParseRecordData as _, Record, Ttl};
+use domain::dep::octseq::Parser;
+use domain::dnssec::validator::base::RrsigExt as _;
+use domain::rdata::dnssec::Timestamp;
+use domain::rdata::{Dnskey, Rrsig, ZoneRecordData};
+
+pub type DomainName = Name<Vec<u8>>;
+pub type DomainData = ZoneRecordData<Vec<u8>, DomainName>;
+pub type DomainRecord = Record<DomainName, DomainData>;
+
+pub fn name(wire: &[u8]) -> DomainName {
+    Name::from_octets(wire.to_vec()).expect("a name")
+}
+
+/// RDATA as `domain` reads it.
+fn data(rtype: Rtype, rdata: &[u8]) -> DomainData {
+    use domain::base::name::FlattenInto as _;
+    // Types with names that `domain` does not know as such, and so leaves in their own case.
+    let lowered = match rtype.0 {
+        18 | 21 | 36 => {
+            rdata.iter().take(2).copied().chain(rdata[2..].to_ascii_lowercase()).collect()
+        }
+        _ => rdata.to_vec(),
+    };
+    let mut parser = Parser::from_ref(lowered.as_slice());
+    let parsed: ZoneRecordData<&[u8], domain::base::ParsedName<&[u8]>> =
+        ZoneRecordData::parse_rdata(DomainRtype::from_int(rtype.0), &mut parser)
+            .expect("RDATA that domain can read")
+            .expect("a type of a zone");
+    parsed.try_flatten_into().expect("owned")
+}
+
+pub fn records(rrset: &Rrset<'_>) -> Vec<DomainRecord> {
+    let owner = name(rrset.owner());
+    rrset
+        .rdatas()
+        .map(|rdata| {
+            let data = data(rrset.rtype(), rdata);
+            Record::new(owner.clone(), Class::IN, Ttl::from_secs(rrset.ttl_s()), data)
+        })
+        .collect()
+}
+
+fn rrsig(rdata: &[u8]) -> Rrsig<Vec<u8>, DomainName> {
+    match data(Rtype::RRSIG, rdata) {
+        ZoneRecordData::Rrsig(rrsig) => rrsig,
+        other => panic!("not an RRSIG: {other:?}"),
+    }
+}
+
+/// What `domain` says is signed by the RRSIG (its signature is not looked at).
+pub fn signed_octets(rrset: &Rrset<'_>, rrsig_rdata: &[u8]) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let mut records = records(rrset);
+    rrsig(rrsig_rdata).signed_data(&mut octets, &mut records).expect("no limit");
+    octets
+}
+
+/// Checks one RRSIG by `domain` alone, against the zone's DNSKEY RRset.
+pub fn validate(records_of_zone: &Packed, rrset: &Rrset<'_>, rrsig_rdata: &[u8]) {
+    let rrsig = rrsig(rrsig_rdata);
+    let apex = records_of_zone.iter().next().expect("apex");
+    let dnskeys = apex.rrset(Rtype::DNSKEY).expect("DNSKEY");
+    let key = dnskeys
+        .rdatas()
+        .filter_map(|rdata| match data(Rtype::DNSKEY, rdata) {
+            ZoneRecordData::Dnskey(key) => Some(key),
+            _ => None,
+        })
+        .find(|key: &Dnskey<Vec<u8>>| key.key_tag() == rrsig.key_tag())
+        .expect("a key of that tag");
+    let octets = signed_octets(rrset, rrsig_rdata);
+    rrsig
+        .verify_signed_data(&key, &octets)
+        .unwrap_or_else(|error| panic!("domain refuses the signature of {rrset:?}: {error}"));
+}
+
+/// The octets that the keeper would build for a DNSKEY order, built by `domain`.
+pub fn dnskey_octets(params: &ZoneParams, order: &DnskeyOrder) -> Vec<u8> {
+    let apex = name(params.apex.as_wire());
+    let signer = params.keys.iter().find(|key| key.public.id() == order.signer).expect("signer");
+    let rrsig = Rrsig::<Vec<u8>, DomainName>::new(
+        DomainRtype::DNSKEY,
+        SecurityAlgorithm::from_int(signer.public.algorithm().number()),
+        params.apex.label_count() as u8,
+        Ttl::from_secs(order.ttl_s),
+        Timestamp::from(order.expiration),
+        Timestamp::from(order.inception),
+        signer.tag(),
+        apex.clone(),
+        Vec::new(),
+    )
+    .expect("short");
+    let ttl = Ttl::from_secs(order.ttl_s);
+    let mut records: Vec<DomainRecord> = params
+        .keys
+        .iter()
+        .map(|key| data(Rtype::DNSKEY, &key.dnskey_rdata()))
+        .map(|data| Record::new(apex.clone(), Class::IN, ttl, data))
+        .collect();
+    let mut octets = Vec::new();
+    rrsig.signed_data(&mut octets, &mut records).expect("no limit");
+    octets
+}
+
+/// A master file in the generic form of RFC 3597 §5, so that no writer of presentation forms
+/// stands between the zone and its judge.
+pub fn master_file(records: &Packed) -> String {
+    let mut text = String::new();
+    let mut line = |owner: &[u8], ttl_s: u32, rtype: Rtype, rdata: &[u8]| {
+        let (owner, len, hex) = (Shown(owner), rdata.len(), to_hex(rdata));
+        writeln!(text, "{owner} {ttl_s} IN {rtype} \\# {len} {hex}").expect("to a String");
+    };
+    for rrset in records.iter().flat_map(|node| node.rrsets()) {
+        for rdata in rrset.rdatas() {
+            line(rrset.owner(), rrset.ttl_s(), rrset.rtype(), rdata);
+        }
+        for rdata in rrset.rrsigs() {
+            line(rrset.owner(), rrset.ttl_s(), Rtype::RRSIG, rdata);
+        }
+    }
+    text
+}
+
+/// `ldns-verify-zone` accepts the zone in `file`.
+pub fn ldns_verifies(file: &Path) {
+    run(Command::new("ldns-verify-zone").arg("-V1").arg(file), "ldnsutils", file);
+}
+
+/// BIND's `dnssec-verify` accepts the zone in `file`.
+pub fn bind_verifies(file: &Path, params: &ZoneParams) {
+    let mut command = Command::new("dnssec-verify");
+    command.arg("-q").arg("-o").arg(params.apex.to_string());
+    if params.policy.keys == KeySplit::Csk {
+        command.arg("-z");
+    }
+    run(command.arg(file), "bind9-utils", file);
+}
+
+fn run(command: &mut Command, package: &str, file: &Path) {
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            panic!("{command:?}: not installed; this test needs Debian's package `{package}`")
+        }
+        Err(error) => panic!("{command:?}: {error}"),
+    };
+    if !output.status.success() {
+        let zone = std::fs::read_to_string(file).unwrap_or_default();
+        panic!(
+            "{command:?} refuses the zone:\n{}{}\n{zone}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
