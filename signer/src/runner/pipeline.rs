@@ -142,19 +142,17 @@ pub(super) fn plan_version(
             };
             Failure::new(kind, error)
         })?;
-    plan(admitted, previous, &signing.params, serial, now_s).map_err(
-        |error| {
-            let kind = match error {
-                // The primary's data is at fault, and other data may fit.
-                PlanError::ApexTooLong(_) | PlanError::HashCollision(..) | PlanError::NoSoa(_) => {
-                    FailureKind::Admission
-                }
-                // The keys or the policy are.
-                _ => FailureKind::Keeper,
-            };
-            Failure::new(kind, error)
-        },
-    )
+    plan(admitted, previous, &signing.params, serial, now_s).map_err(|error| {
+        let kind = match error {
+            // The primary's data is at fault, and other data may fit.
+            PlanError::ApexTooLong(_) | PlanError::HashCollision(..) | PlanError::NoSoa(_) => {
+                FailureKind::Admission
+            }
+            // The keys or the policy are.
+            _ => FailureKind::Keeper,
+        };
+        Failure::new(kind, error)
+    })
 }
 
 /// The signatures that a planned version lacks.

@@ -8,7 +8,7 @@ use crate::cuts::{Standing, standings};
 use crate::nsec;
 use crate::nsec3::{self, Nsec3};
 use crate::packed::{Builder, Node, Packed, PackedError};
-use crate::params::ZoneParams;
+use crate::params::{ZoneKey, ZoneParams};
 use crate::plan::PlanError;
 use crate::reuse::Previous;
 use crate::rtype::Rtype;
@@ -103,8 +103,7 @@ pub(crate) fn compose<'a>(
 
 /// The DNSKEY RRset, in canonical order.
 fn dnskey_rrset(params: &ZoneParams) -> Made {
-    let mut rdatas: Vec<Vec<u8>> =
-        params.keys.iter().map(super::params::ZoneKey::dnskey_rdata).collect();
+    let mut rdatas: Vec<Vec<u8>> = params.keys.iter().map(ZoneKey::dnskey_rdata).collect();
     rdatas.sort();
     Made { rtype: Rtype::DNSKEY, ttl_s: params.policy.dnskey_ttl_s, rdatas }
 }

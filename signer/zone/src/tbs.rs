@@ -108,6 +108,13 @@ mod tests {
     use crate::packed::Builder;
 
     #[test]
+    fn an_rsa_signature_is_as_long_as_the_modulus() {
+        let bytes = [&[3, 1, 0, 1][..], &[0xff; 384]].concat();
+        let public = PublicKey::new(Algorithm::RsaSha256, &bytes).expect("key");
+        assert_eq!(Signer::new(&ZoneKey { role: KeyRole::Ksk, public }).signature_len, 384);
+    }
+
+    #[test]
     fn octets_are_those_of_rfc_4034() {
         let public = PublicKey::new(Algorithm::Ed25519, &[7; 32]).expect("key");
         let signer = Signer::new(&ZoneKey { role: KeyRole::Zsk, public });

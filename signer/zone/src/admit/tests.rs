@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::name::tests::wire;
 use crate::receive::{Bounds, Receiver};
@@ -176,4 +178,44 @@ fn order_of_arrival_does_not_matter() {
     let targets: Vec<&[u8]> = node.rrset(Rtype::MX).expect("there").rdatas().collect();
     assert_eq!(targets[0][3], b'a', "sorted by canonical form, so a before B");
     assert_eq!(targets[1][3], b'B', "and written in the primary's own case");
+}
+
+/// A zone's records, and the same in another order, with every record twice.
+fn shuffled() -> impl Strategy<Value = (Vec<OneRecord>, Vec<OneRecord>)> {
+    let label = prop::sample::select(vec!["a", "b", "*", "\\000", "\\001", "ent"]);
+    let owner =
+        prop::collection::vec(label, 1..4).prop_map(|labels| labels.join(".") + ".example.");
+    let record = (owner, prop::sample::select(vec![16u16, 65_280]), 60..63u32, 0..4u8)
+        .prop_map(|(owner, rtype, ttl_s, octet)| (wire(&owner), rtype, ttl_s, vec![1, octet]));
+    prop::collection::vec(record, 1..40).prop_flat_map(|records| {
+        let twice = [records.clone(), records.clone()].concat();
+        (Just(records), Just(twice).prop_shuffle())
+    })
+}
+
+type OneRecord = (Vec<u8>, u16, u32, Vec<u8>);
+
+fn admitted_in_order(records: &[OneRecord]) -> AdmittedZone {
+    let mut receiver = Receiver::new("example.".parse().expect("name"), BOUNDS);
+    for (owner, rtype, ttl_s, rdata) in records {
+        receiver.push(owner, *rtype, 1, *ttl_s, rdata).expect("well-formed");
+    }
+    for (owner, ttl_s, rtype, rdata) in with_apex(vec![]) {
+        receiver.push(&wire(owner), rtype.0, 1, ttl_s, &rdata).expect("apex");
+    }
+    admit(receiver.finish().expect("received"), &STRIP).expect("admitted")
+}
+
+proptest! {
+    #[test]
+    fn a_zone_is_the_same_in_any_order((records, shuffled) in shuffled()) {
+        let (a, b) = (admitted_in_order(&records), admitted_in_order(&shuffled));
+        prop_assert_eq!(a.digest(), b.digest());
+        prop_assert_eq!(b.notes().duplicates, a.notes().duplicates + records.len());
+        let mut owners: Vec<_> = records.iter().map(|record| name::sort_key(&record.0)).collect();
+        owners.push(name::sort_key(&wire("example.")));
+        owners.sort();
+        owners.dedup();
+        prop_assert!(a.records().iter().map(|node| node.key().to_vec()).eq(owners));
+    }
 }
