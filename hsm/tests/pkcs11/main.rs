@@ -7,5 +7,6 @@
 mod bed;
 mod conflicts;
 mod failing;
+mod leave;
 mod logins;
 mod signing;

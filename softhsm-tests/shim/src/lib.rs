@@ -13,7 +13,8 @@
 //!   "log": "/tmp/t/calls.log" }
 //! ```
 //! - `module`: the real module. It is copied to the shim's path with `.inner.so` appended and loaded
-//!   from there, so that two shims have two instances of it.
+//!   from there, so that two shims have two instances of it. The process that loads the shim has to be
+//!   able to write there, unless the copy has been made for it.
 //! - `softhsm2_conf` (optional): put into the environment as `SOFTHSM2_CONF` for `C_Initialize`.
 //! - `rules` (optional): the rules file, below. It need not exist.
 //! - `log` (optional): a line is appended for each call that is watched, *before* it is carried out:
