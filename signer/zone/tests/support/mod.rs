@@ -13,8 +13,8 @@ use countersign_policy::key::FLAG_REVOKE;
 use countersign_policy::signing::{Denial, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole, SigningPolicy, ZoneName};
 use countersign_zone::{
-    AdmissionParams, AdmittedZone, Bounds, IncomingDnssec, Receiver, SignedZone, VerifiedZone,
-    ZoneKey, ZoneParams, admit, plan, verify,
+    AdmissionParams, AdmittedZone, Bounds, IncomingDnssec, PlannedZone, Receiver, SignedZone,
+    VerifiedZone, ZoneKey, ZoneParams, admit, plan, verify,
 };
 
 use keys::SoftKey;
@@ -55,9 +55,38 @@ impl Setup {
         Self { params: params(algorithm, split, denial, &keys), keys }
     }
 
+    /// The same with keys of several algorithms, each of which signs everything.
+    pub fn of_algorithms(algorithms: &[Algorithm], denial: Denial) -> Self {
+        loop {
+            let setups = algorithms.iter().map(|one| Self::new(*one, KeySplit::KskZsk, denial));
+            let all = setups.reduce(|mut all, other| {
+                all.params.keys.extend(other.params.keys);
+                all.keys.extend(other.keys);
+                all
+            });
+            let all = all.expect("an algorithm");
+            let mut tags: Vec<u16> = all
+                .keys
+                .iter()
+                .flat_map(|key| {
+                    [0, FLAG_REVOKE].map(|flag| key.public.tag(key.role.flags() | flag))
+                })
+                .collect();
+            tags.sort_unstable();
+            if tags.windows(2).all(|pair| pair[0] != pair[1]) {
+                return all;
+            }
+        }
+    }
+
     /// Plans and signs, without verifying.
     pub fn sign(&self, admitted: &AdmittedZone, now_s: u64) -> SignedZone {
         let planned = plan(admitted, None, &self.params, SERIAL, now_s).expect("planned");
+        self.complete(planned)
+    }
+
+    /// Makes the signatures that a planned zone lacks.
+    pub fn complete(&self, planned: PlannedZone) -> SignedZone {
         let key = |id| self.keys.iter().find(|key| key.public.id() == id).expect("a known key");
         let zone = planned.tasks().map(|task| key(task.key).sign(&task.tbs)).collect();
         let dnskey = planned
