@@ -69,7 +69,7 @@ fn bed() -> Bed {
     let mut schedule = Schedule::new(bounds, None, false, None, 0);
     schedule.next(Event::Tick, 0);
     let failure = Failure { kind: FailureKind::Transfer, detail: "no route".to_owned() };
-    schedule.next(Event::CheckFailed(failure), 5);
+    schedule.next(Event::CheckFailed { failure, params: None }, 5);
     let (sender, status) = watch::channel(Status {
         schedule,
         frozen: None,

@@ -95,7 +95,12 @@ pub enum Event {
         params: Option<Params>,
     },
     /// A check failed.
-    CheckFailed(Failure),
+    CheckFailed {
+        /// Why.
+        failure: Failure,
+        /// From the keeper, if it answered.
+        params: Option<Params>,
+    },
     /// A version was signed, verified, stored and published.
     Published(Up),
     /// That did not come about.
@@ -257,8 +262,11 @@ impl Schedule {
                     self.learn(params);
                 }
             }
-            Event::CheckFailed(failure) => {
+            Event::CheckFailed { failure, params } => {
                 self.working = false;
+                if let Some(params) = params {
+                    self.learn(params);
+                }
                 self.fail_check(failure, now_s);
             }
             Event::Published(up) => {

@@ -23,6 +23,10 @@ fn failure(kind: FailureKind) -> Failure {
     Failure { kind, detail: "so it was".to_owned() }
 }
 
+fn away() -> Event {
+    Event::CheckFailed { failure: failure(FailureKind::Transfer), params: None }
+}
+
 fn kinds(schedule: &Schedule, now_s: u64) -> Vec<AlarmKind> {
     schedule.alarms(now_s).into_iter().map(|alarm| alarm.kind).collect()
 }
@@ -65,7 +69,7 @@ fn a_primary_that_is_away_is_asked_with_growing_pauses() {
     let mut pauses = Vec::new();
     for _ in 0..11 {
         assert_eq!(schedule.next(Event::Tick, now_s), Some(Work::Check));
-        assert_eq!(schedule.next(Event::CheckFailed(failure(FailureKind::Transfer)), now_s), None);
+        assert_eq!(schedule.next(away(), now_s), None);
         let at_s = schedule.wake_at(now_s).expect("a retry");
         pauses.push(at_s - now_s);
         now_s = at_s;
@@ -94,7 +98,7 @@ fn a_zone_whose_primary_is_gone_stays_up_and_is_refreshed() {
         now_s = schedule.wake_at(now_s).expect("timer");
         match schedule.next(Event::Tick, now_s) {
             Some(Work::Check) => {
-                let next = schedule.next(Event::CheckFailed(failure(FailureKind::Transfer)), now_s);
+                let next = schedule.next(away(), now_s);
                 if next.is_some() {
                     break;
                 }
@@ -197,7 +201,7 @@ fn under_keep_that_only_the_attempt_reveals_there_is_no_loop() {
     assert_eq!(schedule.next(Event::Tick, due_s), Some(Work::SignAgain { reuse: true }));
     let waits = Event::SignFailed(failure(FailureKind::WaitsForPrimary));
     assert_eq!(schedule.next(waits, due_s), Some(Work::Check));
-    assert_eq!(schedule.next(Event::CheckFailed(failure(FailureKind::Transfer)), due_s), None);
+    assert_eq!(schedule.next(away(), due_s), None);
     assert!(schedule.wake_at(due_s).expect("check") > due_s);
 }
 
@@ -207,6 +211,15 @@ fn changed_keys_are_signed_with_at_once() {
     schedule.next(Event::Notified, 0);
     let params = Some(Params { digest: [2; 32], keep: false });
     let event = Event::Checked { new_data: None, timers: TIMERS, params };
+    assert_eq!(schedule.next(event, 0), Some(Work::SignAgain { reuse: true }));
+}
+
+#[test]
+fn changed_keys_are_noticed_while_the_primary_is_away() {
+    let mut schedule = idle();
+    schedule.next(Event::Notified, 0);
+    let params = Some(Params { digest: [2; 32], keep: false });
+    let event = Event::CheckFailed { failure: failure(FailureKind::Transfer), params };
     assert_eq!(schedule.next(event, 0), Some(Work::SignAgain { reuse: true }));
 }
 

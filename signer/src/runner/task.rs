@@ -70,7 +70,7 @@ impl std::fmt::Display for RunId {
 /// How a piece of work ended.
 enum Outcome {
     Checked { received: Option<ReceivedZone>, signing: Option<Signing> },
-    CheckFailed(Failure),
+    CheckFailed { failure: Failure, signing: Option<Signing> },
     Signed(Box<Signed>),
     SignFailed { failure: Failure, held: Option<Held>, signing: Option<Signing> },
 }
@@ -243,12 +243,14 @@ impl ZoneTask {
             Outcome::Checked { received, signing } => {
                 span.in_scope(|| self.checked(received, signing.as_ref()))
             }
-            Outcome::CheckFailed(failure) => {
+            Outcome::CheckFailed { failure, signing } => {
+                self.learn_policy(signing.as_ref());
+                let params = signing.as_ref().map(Signing::summary);
                 span.in_scope(|| {
                     tracing::warn!(reason = failure.detail, "no primary gave the zone");
                 });
                 self.context.metrics.check_failed();
-                Event::CheckFailed(failure)
+                Event::CheckFailed { failure, params }
             }
             Outcome::Signed(signed) => self.publish(*signed).instrument(span).await,
             Outcome::SignFailed { failure, held, signing } => {
@@ -423,9 +425,10 @@ async fn check(
         let _permit = context.transfers.acquire().await;
         fetch::fetch(&context, &zone, &settings, have).await
     };
+    let signing = asked.await.ok().flatten();
     match fetched {
-        Ok(received) => Outcome::Checked { received, signing: asked.await.ok().flatten() },
-        Err(failure) => Outcome::CheckFailed(failure),
+        Ok(received) => Outcome::Checked { received, signing },
+        Err(failure) => Outcome::CheckFailed { failure, signing },
     }
 }
 

@@ -1,0 +1,281 @@
+//! The runner with everything around it but an HSM: a primary over mutual TLS, a keeper in
+//! software, the real store.
+
+mod keeper;
+mod primary;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_hsm::client::Client;
+use countersign_policy::ZoneName;
+use countersign_signer::clock::{Clock, now_s};
+use countersign_signer::inbound::{self, Source};
+use countersign_signer::metrics::Metrics;
+use countersign_signer::peers::{IdentityRule, PeerTable};
+use countersign_signer::published::{Catalogue, ZoneAccess};
+use countersign_signer::runner::alarm::AlarmKind;
+use countersign_signer::runner::schedule::TimerBounds;
+use countersign_signer::runner::status::{Command, Handle};
+use countersign_signer::runner::{Context, Runner, Transfer, ZoneSettings};
+use countersign_signer::store::Store;
+use countersign_signer::tls::{ALPN_DOT, Connector, WallClock};
+use countersign_zone::Bounds;
+use countersign_zone::admit::IncomingDnssec;
+use keeper::{Keeper, Mood};
+use primary::{Pki, Primary};
+use tokio::sync::{mpsc, oneshot};
+
+/// Far longer than anything here takes on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn zone() -> ZoneName {
+    "example.".parse().expect("name")
+}
+
+/// What outlives a restart of the daemon.
+struct Bed {
+    dir: tempfile::TempDir,
+    pki: Pki,
+    keeper: Keeper,
+    connector: Connector,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("dir");
+        let pki = Pki::new(dir.path());
+        let connector = Connector::new(pki.issue("daemon.test"), WallClock(now_s), ALPN_DOT);
+        let keeper = Keeper::new(dir.path().join("keeper.sock"), zone());
+        Self { dir, pki, keeper, connector: connector.expect("connector") }
+    }
+
+    /// The store, once the daemon before has let go of it: here it does not end with a process,
+    /// and what it was about to tell the keeper may still be on its way.
+    async fn store(&self) -> Store {
+        let started = std::time::Instant::now();
+        loop {
+            match Store::open(self.dir.path(), 2) {
+                Ok(store) => return store,
+                Err(error) => assert!(started.elapsed() < DEADLINE, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// A daemon, as far as the runner goes.
+    async fn daemon(&self, primary: std::net::SocketAddr) -> Daemon {
+        let access = ZoneAccess { zone: zone(), primaries: vec![], secondaries: vec![] };
+        let catalogue = Arc::new(Catalogue::new([access], PeerTable::new([]).expect("empty")));
+        let (sender, announced) = mpsc::unbounded_channel();
+        let context = Context::new(
+            Clock::default(),
+            self.store().await,
+            Client::new(self.keeper.socket().to_owned(), Duration::from_secs(5)),
+            catalogue.clone(),
+            Box::new(move |zone| {
+                let _ = sender.send(zone.clone());
+            }),
+            Arc::new(Metrics::new().expect("metrics")),
+            Arc::default(),
+            1,
+        );
+        let runner = Runner::new(Arc::new(context));
+        let identity = IdentityRule::san("primary.test");
+        let source = Source::new("p".into(), primary, identity, "primary.test").expect("source");
+        let settings = ZoneSettings {
+            primaries: vec![source],
+            transfer: Transfer {
+                connector: self.connector.clone(),
+                limits: inbound::Limits::default(),
+            },
+            incoming_dnssec: IncomingDnssec::Strip,
+            bounds: Bounds { records_max: 1_000, bytes_max: 100_000 },
+            timers: TimerBounds { min_s: 1, max_s: 3_600 },
+        };
+        runner.configure(BTreeMap::from([(zone(), settings)])).await;
+        Daemon { runner, catalogue, announced }
+    }
+}
+
+struct Daemon {
+    runner: Runner,
+    catalogue: Arc<Catalogue>,
+    announced: mpsc::UnboundedReceiver<ZoneName>,
+}
+
+impl Daemon {
+    fn handle(&self) -> Handle {
+        self.runner.directory().zone(&zone()).expect("the zone")
+    }
+
+    fn serial(&self) -> Option<u32> {
+        self.catalogue.current(&zone()).map(|version| version.serial())
+    }
+
+    fn alarms(&self) -> Vec<AlarmKind> {
+        let status = self.handle().status.borrow().clone();
+        status.schedule.alarms(now_s()).into_iter().map(|alarm| alarm.kind).collect()
+    }
+
+    /// Waits until the zone's status is as wished.
+    async fn until(&self, what: &str, wish: impl Fn(&Self) -> bool) {
+        let mut status = self.handle().status;
+        let wait = async {
+            while !wish(self) {
+                status.changed().await.expect("the task runs");
+            }
+        };
+        if tokio::time::timeout(DEADLINE, wait).await.is_err() {
+            panic!("{what}: serial {:?}, alarms {:?}", self.serial(), self.alarms());
+        }
+    }
+
+    async fn until_serial(&self, serial: u32) {
+        self.until(&format!("serial {serial}"), |daemon| daemon.serial() == Some(serial)).await;
+    }
+
+    async fn freeze(&self) {
+        let (done, answer) = oneshot::channel();
+        let command = Command::Freeze { by: "test".to_owned(), done };
+        self.handle().commands.send(command).await.expect("sent");
+        answer.await.expect("answered").expect("frozen");
+    }
+
+    async fn thaw(&self) {
+        let (done, answer) = oneshot::channel();
+        self.handle().commands.send(Command::Thaw { done }).await.expect("sent");
+        answer.await.expect("answered").expect("thawed");
+    }
+
+    async fn stop(self) {
+        self.runner.stop(DEADLINE).await;
+    }
+}
+
+fn damage(dir: &Path, file: &str) {
+    let path = dir.join("zones/example").join(file);
+    let mut bytes = std::fs::read(&path).expect("there");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_comes_in_and_goes_out_signed_and_follows_its_primary() {
+    let bed = Bed::new();
+    bed.keeper.start();
+    let primary = Primary::start(&bed.pki, 7).await;
+    let mut daemon = bed.daemon(primary.address).await;
+    daemon.until_serial(7).await;
+    daemon.until("no alarm", |daemon| daemon.alarms().is_empty()).await;
+    assert_eq!(daemon.announced.recv().await, Some(zone()));
+    let version = daemon.catalogue.current(&zone()).expect("up");
+    assert!(version.records().counts().rrsigs >= 8);
+    let first = bed.keeper.state.lock().expect("state").signed;
+
+    primary.raise_serial();
+    daemon.runner.notified(&zone());
+    daemon.until_serial(8).await;
+    let state = bed.keeper.state.lock().expect("state");
+    assert_eq!(state.signed - first, 1, "the SOA alone has changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_needs_neither_keeper_nor_primary_and_a_refresh_no_primary() {
+    let bed = Bed::new();
+    bed.keeper.start();
+    let primary = Primary::start(&bed.pki, 7).await;
+    let address = primary.address;
+    let daemon = bed.daemon(address).await;
+    daemon.until_serial(7).await;
+    daemon.stop().await;
+    primary.go_away();
+    {
+        let mut state = bed.keeper.state.lock().expect("state");
+        state.mood = Mood::NoToken;
+        state.policy.validity_s += 60;
+    }
+    let daemon = bed.daemon(address).await;
+    assert_eq!(daemon.serial(), Some(7), "up before anything else");
+    // The policy has changed: the zone is to be signed again, from what the disk holds.
+    daemon.until("an alarm", |d| d.alarms().contains(&AlarmKind::SigningFailed)).await;
+    assert_eq!(daemon.serial(), Some(7));
+    bed.keeper.state.lock().expect("state").mood = Mood::Right;
+    daemon.until_serial(8).await;
+    let version = daemon.catalogue.current(&zone()).expect("up");
+    let wildcard = version.records().node(b"\x01*\x03www\x07example\x00").expect("kept");
+    assert_eq!(wildcard.rrsets().count(), 2, "its A, and an NSEC");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_signature_is_never_published() {
+    let bed = Bed::new();
+    bed.keeper.start();
+    let primary = Primary::start(&bed.pki, 7).await;
+    let daemon = bed.daemon(primary.address).await;
+    daemon.until_serial(7).await;
+    bed.keeper.state.lock().expect("state").mood = Mood::WrongSignatures;
+    primary.raise_serial();
+    daemon.runner.notified(&zone());
+    daemon.until("an alarm", |d| d.alarms().contains(&AlarmKind::VerificationFailed)).await;
+    assert_eq!(daemon.serial(), Some(7));
+    bed.keeper.state.lock().expect("state").mood = Mood::Right;
+    daemon.until_serial(8).await;
+    daemon.until("no alarm", |daemon| daemon.alarms().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_out_while_frozen_restarts_included() {
+    let bed = Bed::new();
+    bed.keeper.start();
+    let primary = Primary::start(&bed.pki, 7).await;
+    let daemon = bed.daemon(primary.address).await;
+    daemon.until_serial(7).await;
+    daemon.freeze().await;
+    daemon.stop().await;
+    primary.raise_serial();
+    let daemon = bed.daemon(primary.address).await;
+    daemon
+        .until("new data", |d| d.handle().status.borrow().schedule.newest_data() == Some(8))
+        .await;
+    assert_eq!(daemon.serial(), Some(7));
+    assert!(daemon.handle().status.borrow().frozen.is_some());
+    daemon.thaw().await;
+    daemon.until_serial(8).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_version_gives_way_to_an_older_one_and_the_serial_goes_on() {
+    let bed = Bed::new();
+    bed.keeper.start();
+    let primary = Primary::start(&bed.pki, 7).await;
+    let daemon = bed.daemon(primary.address).await;
+    daemon.until_serial(7).await;
+    primary.raise_serial();
+    daemon.runner.notified(&zone());
+    daemon.until_serial(8).await;
+    daemon.stop().await;
+    damage(bed.dir.path(), "v8.zone");
+    bed.keeper.state.lock().expect("state").mood = Mood::NoToken;
+    let daemon = bed.daemon(primary.address).await;
+    assert_eq!(daemon.serial(), Some(7));
+    assert!(daemon.alarms().contains(&AlarmKind::VersionDistrusted));
+    bed.keeper.state.lock().expect("state").mood = Mood::Right;
+    daemon.until_serial(9).await;
+    daemon.until("no alarm", |daemon| daemon.alarms().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keeper_that_comes_late_is_found() {
+    let bed = Bed::new();
+    let primary = Primary::start(&bed.pki, 7).await;
+    let daemon = bed.daemon(primary.address).await;
+    daemon.until("an alarm", |d| d.alarms().contains(&AlarmKind::SigningFailed)).await;
+    assert!(daemon.alarms().contains(&AlarmKind::NoVersion));
+    bed.keeper.start();
+    daemon.until_serial(7).await;
+    daemon.until("no alarm", |daemon| daemon.alarms().is_empty()).await;
+}

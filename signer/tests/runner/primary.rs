@@ -1,0 +1,132 @@
+//! A hidden primary with one small zone, over TLS with client certificates.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use countersign_signer::clock::now_s;
+use countersign_signer::tls::{ALPN_DOT, Acceptor, Material, TlsPaths, WallClock};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+const APEX: &[u8] = b"\x07example\x00";
+
+/// A CA and what it issues, as files.
+pub struct Pki {
+    ca: CertifiedIssuer<'static, KeyPair>,
+    dir: PathBuf,
+}
+
+impl Pki {
+    pub fn new(dir: &Path) -> Self {
+        let mut params = CertificateParams::new(vec![]).expect("params");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("key");
+        let ca = CertifiedIssuer::self_signed(params, key).expect("ca");
+        std::fs::write(dir.join("ca.pem"), ca.pem()).expect("written");
+        Self { ca, dir: dir.to_owned() }
+    }
+
+    pub fn issue(&self, name: &str) -> Material {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("params");
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate().expect("key");
+        let certificate = params.signed_by(&key, &self.ca).expect("signed");
+        let paths = TlsPaths {
+            certificate: self.dir.join(format!("{name}.pem")),
+            key: self.dir.join(format!("{name}.key")),
+            ca: self.dir.join("ca.pem"),
+        };
+        std::fs::write(&paths.certificate, certificate.pem()).expect("written");
+        std::fs::write(&paths.key, key.serialize_pem()).expect("written");
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&paths.key, private).expect("private");
+        Material::load(&paths).expect("material")
+    }
+}
+
+pub struct Primary {
+    pub address: SocketAddr,
+    pub serial: Arc<AtomicU32>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Primary {
+    pub async fn start(pki: &Pki, serial: u32) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("address");
+        let acceptor = Acceptor::new(pki.issue("primary.test"), WallClock(now_s), ALPN_DOT);
+        let acceptor = acceptor.expect("acceptor");
+        let serial = Arc::new(AtomicU32::new(serial));
+        let shared = serial.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, serial) = (acceptor.clone(), shared.clone());
+                tokio::spawn(async move {
+                    if let Ok(accepted) = acceptor.accept(stream, Duration::from_secs(5)).await {
+                        serve(accepted.stream, &serial).await;
+                    }
+                });
+            }
+        });
+        Self { address, serial, task }
+    }
+
+    pub fn raise_serial(&self) {
+        self.serial.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn go_away(self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, serial: &AtomicU32) {
+    while let Ok(len) = stream.read_u16().await {
+        let mut query = vec![0; len.into()];
+        if stream.read_exact(&mut query).await.is_err() {
+            return;
+        }
+        let question_end = 12 + APEX.len() + 4;
+        let transfer = query[12 + APEX.len()..12 + APEX.len() + 2] == [0, 252];
+        let soa = soa(serial.load(Ordering::SeqCst));
+        let mut records: Vec<(&[u8], u16, &[u8])> = vec![(APEX, 6, &soa)];
+        if transfer {
+            records.extend([
+                (APEX, 2, &b"\x02ns\x07example\x00"[..]),
+                (b"\x02ns\x07example\x00", 1, &[192, 0, 2, 1]),
+                (b"\x01*\x03www\x07example\x00", 1, &[192, 0, 2, 2]),
+                (APEX, 6, &soa),
+            ]);
+        }
+        let mut answer = query[..2].to_vec();
+        answer.extend([0x84, 0, 0, 1, 0, records.len() as u8, 0, 0, 0, 0]);
+        answer.extend(&query[12..question_end]);
+        for (owner, rtype, rdata) in records {
+            answer.extend(owner);
+            answer.extend(rtype.to_be_bytes());
+            answer.extend([0, 1, 0, 0, 0, 60]);
+            answer.extend((rdata.len() as u16).to_be_bytes());
+            answer.extend(rdata);
+        }
+        let framed = [&(answer.len() as u16).to_be_bytes()[..], &answer].concat();
+        if stream.write_all(&framed).await.is_err() || stream.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn soa(serial: u32) -> Vec<u8> {
+    let mut rdata = b"\x02ns\x07example\x00\x01h\x07example\x00".to_vec();
+    for number in [serial, 3_600, 600, 86_400, 60] {
+        rdata.extend(number.to_be_bytes());
+    }
+    rdata
+}
