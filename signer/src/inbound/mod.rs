@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+pub(crate) use assembly::serial_of;
 pub use assembly::{AnswerError, Assembled, Assembly, Step, assemble_stream, soa_serial};
 use stream::Paced;
 

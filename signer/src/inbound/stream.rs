@@ -73,8 +73,9 @@ impl<'a> Paced<'a> {
         self.window_bytes += read as u64;
         self.waited += since.elapsed();
         if self.waited >= self.limits.rate_window {
-            let least = self.waited.as_secs_f64() * self.limits.rate_bytes_per_s_min as f64;
-            if (self.window_bytes as f64) < least {
+            let rate = u128::from(self.limits.rate_bytes_per_s_min);
+            let least_milli = self.waited.as_millis() * rate;
+            if u128::from(self.window_bytes) * 1000 < least_milli {
                 return Err(TransferError::TooSlow {
                     bytes: self.window_bytes,
                     waited: self.waited,
