@@ -109,6 +109,7 @@ impl Flags {
 
     /// The flags of an answer to a message with these flags: opcode and RD are kept
     /// (RFC 1035 §4.1.1), `extra` and `rcode` are added.
+    #[must_use]
     pub const fn reply(self, extra: u16, rcode: u8) -> Self {
         Self(Self::QR | (self.0 & (0x7800 | Self::RD)) | extra | (rcode as u16 & 15))
     }
