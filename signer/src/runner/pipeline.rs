@@ -22,6 +22,12 @@ use super::schedule::{Failure, FailureKind, Params};
 /// busy, few enough that the to-be-signed bytes of a zone of millions are never all in memory.
 const WINDOW: usize = 16 * BATCH_MAX;
 
+// What admission lets through, the keeper takes.
+const _: () = assert!(
+    countersign_zone::admit::TBS_BYTES_MAX <= countersign_hsm::protocol::TBS_BYTES_MAX,
+    "admission would let an RRset through that the keeper refuses"
+);
+
 impl Failure {
     pub(super) fn new(kind: FailureKind, detail: impl std::fmt::Display) -> Self {
         Self { kind, detail: detail.to_string() }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use countersign_policy::ZoneName;
+use countersign_zone::admitted::Notes;
 use countersign_zone::receive::ReceivedZone;
 use countersign_zone::verify::VerifiedZone;
 use countersign_zone::{AdmittedZone, Rtype};
@@ -490,7 +491,10 @@ impl SignJob {
             )),
         };
         match admitted {
-            Ok(admitted) => self.sign(admitted, signing, true).await,
+            Ok(admitted) => {
+                log_notes(admitted.notes());
+                self.sign(admitted, signing, true).await
+            }
             Err(failure) => Outcome::SignFailed { failure, held: None, signing: Some(signing) },
         }
     }
@@ -577,5 +581,18 @@ pub(super) fn resumed_up(version: &VerifiedZone, record: &Record, now_s: u64) ->
         expires_s: unwrap_time(version.earliest_expiration(), now_s),
         refresh_at_s: record.refresh_at_s,
         params: record.params,
+    }
+}
+
+/// What admission put right, for the primary's operator to put right for good.
+fn log_notes(notes: &Notes) {
+    if notes.stripped > 0 {
+        tracing::info!(records = notes.stripped, "DNSSEC records of the primary's left out");
+    }
+    if notes.unequal_ttls > 0 {
+        tracing::warn!(rrsets = notes.unequal_ttls, "RRsets with unequal TTLs took the lowest");
+        for lowered in &notes.lowered {
+            tracing::warn!(%lowered, "unequal TTLs");
+        }
     }
 }
