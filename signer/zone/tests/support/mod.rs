@@ -5,6 +5,7 @@
 
 pub mod keys;
 pub mod oracle;
+pub mod tamper;
 pub mod zones;
 
 use std::num::NonZeroUsize;
