@@ -82,13 +82,13 @@ impl Daemon {
         let clock = Clock::default();
         tasks.spawn(until(&stop, clock.clone().watch()));
         let catalogue = Arc::new(Catalogue::new(prepared.access.clone(), prepared.peers.clone()));
-        let shared = listeners::Shared::new(catalogue.clone());
+        let shared = listeners::Shared::new(&prepared, catalogue.clone(), &stop);
         let context = runner::Context::new(
             clock,
             store,
             keeper,
             catalogue.clone(),
-            listeners::Shared::announce(),
+            shared.announce(),
             metrics.clone(),
             shared.counters.clone(),
             limits.zones_at_work_max,
@@ -116,6 +116,7 @@ impl Daemon {
         for listener in open.api {
             tasks.spawn(server.clone().serve_tls(listener));
         }
+        shared.serve(open.dns, open.xot, &runner, &tasks, &stop);
         metrics.config_loaded(true);
         Ok(Self { path: path.to_owned(), state, runner, shared, tasks, stop })
     }

@@ -204,7 +204,7 @@ impl Default for Limits {
             connections_max: 256,
             connections_per_peer_max: 32,
             handshake_ms: 5_000,
-            idle_ms: 10_000,
+            idle_ms: 30_000,
             transfer_s_max: 3_600,
             soa_timer_s_min: 30,
             soa_timer_s_max: 86_400,

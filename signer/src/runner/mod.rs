@@ -331,7 +331,11 @@ async fn resume(context: &Context, zone: &ZoneName, settings: &ZoneSettings) -> 
     let version = loaded.version.map(|(version, _)| Arc::new(version));
     if let Some(version) = &version {
         match context.catalogue.publish(Arc::new(Published::new(version))) {
-            Ok(()) => tracing::info!(%zone, serial = version.serial(), "resumed from disk"),
+            Ok(()) => {
+                tracing::info!(%zone, serial = version.serial(), "resumed from disk");
+                // The daemon before may have ended between publishing and telling.
+                (context.announce)(zone);
+            }
             Err(error) => tracing::error!(%zone, %error, "the version on disk is not put up"),
         }
     }

@@ -128,9 +128,8 @@ impl Daemon {
                 status.changed().await.expect("the task runs");
             }
         };
-        if tokio::time::timeout(DEADLINE, wait).await.is_err() {
-            panic!("{what}: serial {:?}, alarms {:?}", self.serial(), self.alarms());
-        }
+        let came = tokio::time::timeout(DEADLINE, wait).await.is_ok();
+        assert!(came, "{what}: serial {:?}, alarms {:?}", self.serial(), self.alarms());
     }
 
     async fn until_serial(&self, serial: u32) {
