@@ -32,7 +32,10 @@ impl<'a> Chain<'a> {
     /// NSEC RDATA of the chain's next name, which is `node`. Call it for every name of the zone
     /// that is not hidden, in order.
     pub(crate) fn rdata(&mut self, node: &Node<'_>, standing: Standing) -> Vec<u8> {
-        let mut rdata = self.advance().to_vec();
+        // Lower-case, so that it does not matter to a validator that still lower-cases this name
+        // for the canonical form, as RFC 4034 §6.2 asked before RFC 6840 §5.1 (length octets are
+        // below 'A').
+        let mut rdata = self.advance().to_ascii_lowercase();
         let made: &[Rtype] = match standing {
             Standing::Apex => &[Rtype::RRSIG, Rtype::NSEC, Rtype::DNSKEY],
             _ => &[Rtype::RRSIG, Rtype::NSEC],
@@ -81,7 +84,7 @@ mod tests {
             [
                 "example. a.example. 000722000000000380",
                 // Not A: the parent side is not authoritative for it.
-                "a.example. B.example. 0006200000000003",
+                "a.example. b.example. 0006200000000003",
                 "B.example. x.ent.example. 0006400000000003",
                 "x.ent.example. example. 0006000000000003041b000000000000000000000000000000000000000000000000000020",
             ]
