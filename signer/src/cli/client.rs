@@ -48,7 +48,7 @@ pub(super) struct Client {
 
 enum Way {
     Unix(PathBuf),
-    Https { host: String, port: u16, connector: Box<Connector> },
+    Https { host: String, port: u16, name: ServerName<'static>, connector: Box<Connector> },
 }
 
 impl Client {
@@ -69,7 +69,10 @@ impl Client {
         let connector = Connector::new(material, WallClock(now_s), ALPN_HTTP)
             .map_err(|error| usage(error.to_string()))?;
         let port = uri.port_u16().unwrap_or(443);
-        Ok(Self { way: Way::Https { host, port, connector: Box::new(connector) } })
+        let name = reach.server_name.unwrap_or_else(|| host.clone());
+        let name = ServerName::try_from(name.clone())
+            .map_err(|error| usage(format!("{name:?} is not a server's name: {error}")))?;
+        Ok(Self { way: Way::Https { host, port, name, connector: Box::new(connector) } })
     }
 
     fn at(&self) -> String {
@@ -125,7 +128,7 @@ impl Client {
                         .map_err(|error| self.unreachable(error))?;
                     self.converse(stream, method, path).await
                 }
-                Way::Https { host, port, connector } => {
+                Way::Https { host, port, name, connector } => {
                     let connected = tokio::time::timeout(
                         CONNECT_MAX,
                         TcpStream::connect((host.as_str(), *port)),
@@ -134,10 +137,8 @@ impl Client {
                         .await
                         .map_err(|_| self.unreachable("no answer in time"))?
                         .map_err(|error| self.unreachable(error))?;
-                    let name = ServerName::try_from(host.clone())
-                        .map_err(|error| ClientError::Usage(format!("--url: {error}")))?;
                     let (stream, _) = connector
-                        .connect(stream, name, CONNECT_MAX)
+                        .connect(stream, name.clone(), CONNECT_MAX)
                         .await
                         .map_err(|error| self.unreachable(error))?;
                     self.converse(stream, method, path).await

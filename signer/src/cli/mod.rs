@@ -15,7 +15,7 @@ use countersign_hsm::client::LedgerClient;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::model::{Done, Health, HsmStatus, KeyList, ZoneDetail, ZoneList};
+use crate::api::model::{Done, Health, HsmStatus, KeyList, ZoneDetail, ZoneList, ZoneSummary};
 use client::{Client, ClientError};
 
 /// Where the daemon's packages put its socket.
@@ -36,7 +36,7 @@ Exit codes:
   1  refused, or failed
   2  wrong usage, or a configuration that is not whole
   3  the daemon (or for `ledger`, the keeper) can't be reached
-  4  done, and something needs attention: an alarm, an unusable token or key";
+  4  done, and something needs attention: an alarm, a zone that is not up, an unusable token or key";
 
 /// Sees and steers a Countersign daemon.
 #[derive(Debug, Parser)]
@@ -69,6 +69,9 @@ struct Reach {
     /// The CA that the daemon's certificate chains to (PEM).
     #[arg(long, global = true, requires = "url")]
     ca: Option<PathBuf>,
+    /// The name that the daemon's certificate is for, where it is not the URL's host.
+    #[arg(long, global = true, requires = "url")]
+    server_name: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -275,13 +278,13 @@ async fn zone(
         ZoneVerb::List => {
             let list: ZoneList = get(client, "/v1/zones").await?;
             print(json, &list, out, show::zones)?;
-            let alarmed = list.zones.iter().any(|zone| !zone.alarms.is_empty());
+            let alarmed = list.zones.iter().any(needs_attention);
             return Ok(attention(alarmed || list.config_error.is_some()));
         }
         ZoneVerb::Show { zone } => {
             let detail: ZoneDetail = get(client, &path(&zone)).await?;
             print(json, &detail, out, show::zone)?;
-            return Ok(attention(!detail.summary.alarms.is_empty()));
+            return Ok(attention(needs_attention(&detail.summary)));
         }
         ZoneVerb::Export { zone } => {
             client.stream(&format!("{}/export", path(&zone)), out).await?;
@@ -295,6 +298,11 @@ async fn zone(
     let done: Done = parse(&body)?;
     print(json, &done, out, |done, out| writeln!(out, "{}: {}", done.zone, done.message))?;
     Ok(End::Fine)
+}
+
+/// A zone that has never been published does, whatever it is waiting for.
+fn needs_attention(zone: &ZoneSummary) -> bool {
+    zone.serial.is_none() || !zone.alarms.is_empty()
 }
 
 fn attention(needed: bool) -> End {
