@@ -1,7 +1,7 @@
 //! RDATA: the shape that each well-known type demands, and its canonical form
 //! (RFC 4034 §6.2 (3) as amended by RFC 6840 §5.1).
 //!
-//! One table, [`fields`], says what a type's RDATA consists of; the shape check walks it and the
+//! One table, `fields`, says what a type's RDATA consists of; the shape check walks it and the
 //! canonical form lower-cases the names that it marks. Types that are not in the table pass as
 //! opaque octets (RFC 3597), and so do values that a later RFC may give a meaning.
 
