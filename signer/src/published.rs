@@ -5,6 +5,9 @@
 //! block; publishing swaps a pointer. A reload swaps zones and peers at once, so that no reader
 //! sees a zone of the new configuration with a peer of the old; published versions live through it.
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -101,17 +101,23 @@ impl<'a, I: Iterator<Item = Wire<'a>>> Iterator for Messages<'_, I> {
         let Ok((mut writer, opt)) = self.begin() else { return Some(Err(unsendable)) };
         while let Some(wire) = self.records.peek() {
             let Wire { owner, rtype, ttl_s, rdata } = *wire;
-            match writer.answer(owner, rtype.0, CLASS_IN, ttl_s, rdata) {
-                Ok(()) => {}
-                Err(Overflow) if writer.answers() > 0 => break,
-                Err(Overflow) => {
-                    writer.lift_bound();
-                    if writer.answer(owner, rtype.0, CLASS_IN, ttl_s, rdata).is_err() {
-                        return Some(Err(unsendable));
-                    }
+            let put =
+                |writer: &mut MessageWriter| writer.answer(owner, rtype.0, CLASS_IN, ttl_s, rdata);
+            let mut full = false;
+            if put(&mut writer).is_err() {
+                if writer.answers() > 0 {
+                    break;
                 }
+                writer.lift_bound();
+                if put(&mut writer).is_err() {
+                    return Some(Err(unsendable));
+                }
+                full = true;
             }
             self.records.next();
+            if full {
+                break;
+            }
         }
         writer.lift_bound();
         if opt && writer.opt(UDP_BYTES_MAX as u16).is_err() {

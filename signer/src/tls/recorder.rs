@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::peers::Identity;
@@ -36,6 +36,9 @@ impl<V: ?Sized> Recorder<V> {
 
     fn record(&self, leaf: &CertificateDer<'_>, error: &Error) {
         let reason = match error {
+            Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            ) => "not issued by the configured CA".to_owned(),
             Error::InvalidCertificate(why) => why.to_string(),
             other => other.to_string(),
         };

@@ -1,1 +1,88 @@
+//! Certificates for tests: a CA, and leaves with something wrong on purpose.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
+};
+use tempfile::TempDir;
+
+use super::{ALPN_DOT, Acceptor, Connector, Material, TlsPaths, WallClock};
+
+/// 2026-01-01: what every test's clock shows.
+pub(crate) const NOW: WallClock = WallClock(|| 1_767_225_600);
+
+/// A certificate authority in a directory of its own.
+pub(crate) struct Pki {
+    pub dir: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+    ca_pem: String,
+}
+
+/// What a leaf is to be.
+pub(crate) struct Leaf<'a> {
+    pub name: &'a str,
+    pub usages: &'a [ExtendedKeyUsagePurpose],
+    pub expired: bool,
+}
+
+pub(crate) const BOTH: &[ExtendedKeyUsagePurpose] =
+    &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+
+impl Pki {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().expect("key");
+        let mut params = CertificateParams::new([]).expect("params");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca_pem = params.self_signed(&key).expect("ca").pem();
+        let dir = TempDir::new().expect("dir");
+        fs::write(dir.path().join("ca.pem"), &ca_pem).expect("write");
+        Self { dir, issuer: Issuer::new(params, key), ca_pem }
+    }
+
+    /// Writes `NAME.pem` and `NAME.key`; `trust` is the CA that the holder trusts.
+    pub(crate) fn paths(&self, leaf: &Leaf<'_>, trust: &Self) -> TlsPaths {
+        let key = KeyPair::generate().expect("key");
+        let mut params = CertificateParams::new([leaf.name.to_owned()]).expect("params");
+        params.extended_key_usages = leaf.usages.to_vec();
+        params.not_before = date_time_ymd(2025, 1, 1);
+        params.not_after = date_time_ymd(if leaf.expired { 2025 } else { 2027 }, 12, 31);
+        let certificate = params.signed_by(&key, &self.issuer).expect("leaf");
+        let at = |ending: &str| self.dir.path().join(format!("{}.{ending}", leaf.name));
+        let paths = TlsPaths { certificate: at("pem"), key: at("key"), ca: at("ca") };
+        fs::write(&paths.certificate, certificate.pem()).expect("write");
+        fs::write(&paths.key, key.serialize_pem()).expect("write");
+        fs::write(&paths.ca, &trust.ca_pem).expect("write");
+        set_mode(&paths.key, 0o600);
+        paths
+    }
+
+    /// A leaf with everything right.
+    pub(crate) fn material(&self, name: &str) -> Material {
+        self.odd(&Leaf { name, usages: BOTH, expired: false }, self)
+    }
+
+    /// A leaf as described, whose holder trusts the CA `trust`.
+    pub(crate) fn odd(&self, leaf: &Leaf<'_>, trust: &Self) -> Material {
+        Material::load(&self.paths(leaf, trust)).expect("material")
+    }
+
+    pub(crate) fn acceptor(&self, name: &str) -> Acceptor {
+        Acceptor::new(self.material(name), NOW, ALPN_DOT).expect("acceptor")
+    }
+
+    pub(crate) fn connector(&self, name: &str) -> Connector {
+        connector(self.material(name))
+    }
+}
+
+pub(crate) fn connector(material: Material) -> Connector {
+    Connector::new(material, NOW, ALPN_DOT).expect("connector")
+}
+
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode");
+}
