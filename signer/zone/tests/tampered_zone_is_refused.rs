@@ -364,6 +364,17 @@ fn every_algorithm_of_the_dnskey_rrset_signs_everything() {
     }
 }
 
+/// Where no key is there to sign the DNSKEY RRset, its lack of a signature is no excuse.
+#[test]
+fn a_dnskey_rrset_without_a_ksk_is_refused() {
+    let mut t = tamper(Denial::Nsec);
+    t.setup.params.keys.retain(|key| key.role == ZSK);
+    let zsk = t.key(ZSK).public.dnskey_rdata(256);
+    t.put_raw(&wire("eXample."), Rtype::DNSKEY, 3_600, vec![zsk], vec![]);
+    let place = place("eXample.", Rtype::DNSKEY);
+    assert_eq!(t.failure(), Failure::Unsigned { place, algorithm: 15 });
+}
+
 #[test]
 fn keys_sign_what_their_role_says() {
     let check = |owner: &str, spelled, rtype, role| {

@@ -165,8 +165,8 @@ fn check_rrset(
     check_coverage(rrset, &signers, rules.keys)
 }
 
-/// The DNSKEY RRset by each key that may sign it; everything else by each algorithm of the DNSKEY
-/// RRset.
+/// Everything by each algorithm of the DNSKEY RRset, the DNSKEY RRset by each key that may sign it
+/// as well: a resolver may know the zone by any of them.
 fn check_coverage(
     rrset: &Rrset<'_>,
     signers: &[&VerifyingKey],
@@ -174,11 +174,11 @@ fn check_coverage(
 ) -> Result<(), Failure> {
     let place = || Place::new(rrset.owner(), rrset.rtype());
     for key in keys {
-        if rrset.rtype() == Rtype::DNSKEY {
-            if key.signs_dnskey && !signers.iter().any(|signer| signer.id == key.id) {
-                return Err(Failure::NotSignedBy { place: place(), key: key.id });
-            }
-        } else if !signers.iter().any(|signer| signer.algorithm == key.algorithm) {
+        let by_key = signers.iter().any(|signer| signer.id == key.id);
+        if rrset.rtype() == Rtype::DNSKEY && key.signs_dnskey && !by_key {
+            return Err(Failure::NotSignedBy { place: place(), key: key.id });
+        }
+        if !signers.iter().any(|signer| signer.algorithm == key.algorithm) {
             return Err(Failure::Unsigned { place: place(), algorithm: key.algorithm });
         }
     }
