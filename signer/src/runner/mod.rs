@@ -1,13 +1,14 @@
 //! The one place that joins the stages: fetch → admit → plan → sign (keeper) → assemble → verify
 //! → store → publish → NOTIFY → tell the keeper.
 //!
-//! Each zone has a task of its own ([`task`]) that does what its [`schedule`] says. Whatever
+//! Each zone has a task of its own (`task`) that does what its [`schedule`] says. Whatever
 //! fails, the last good version stays up, and [`alarm`] says what is wrong and what comes next.
 //! After a start every zone's last version is up before anything else happens, without keeper or
 //! HSM; a background pass verifies it again.
 
 pub mod alarm;
 mod fetch;
+mod jobs;
 mod pipeline;
 pub mod schedule;
 pub mod status;
@@ -41,6 +42,10 @@ use task::{RunId, ZoneTask, resumed_up};
 /// Transfers in at once: a primary with thousands of zones is not to be met by a crowd.
 const TRANSFERS_AT_ONCE: usize = 16;
 
+/// Zones that wait for the keeper at once. Each holds a thread, and a keeper that hangs must not
+/// take those that store and verify.
+const QUESTIONS_AT_ONCE: usize = 32;
+
 /// Zones that are read from disk at once at start.
 const LOADS_AT_ONCE: usize = 4;
 
@@ -69,6 +74,8 @@ pub struct Context {
     pub cpu: Semaphore,
     /// See [`TRANSFERS_AT_ONCE`].
     pub transfers: Semaphore,
+    /// See [`QUESTIONS_AT_ONCE`].
+    pub questions: Semaphore,
     /// One background verification at a time: it must not slow down signing.
     pub background: Semaphore,
 }
@@ -103,15 +110,17 @@ impl Context {
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             cpu: Semaphore::new(zones_at_work_max),
             transfers: Semaphore::new(TRANSFERS_AT_ONCE),
+            questions: Semaphore::new(QUESTIONS_AT_ONCE),
             background: Semaphore::new(1),
         }
     }
 
-    /// Runs what waits for something, off the threads that serve.
-    async fn blocking<T: Send + 'static>(
+    /// Runs what waits for the keeper, off the threads that serve.
+    async fn asking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
+        let _permit = self.questions.acquire().await;
         tokio::task::spawn_blocking(work).await
     }
 
@@ -308,7 +317,7 @@ struct Resumed {
 /// Reads a zone's last version and puts it up.
 async fn resume(context: &Context, zone: &ZoneName, settings: &ZoneSettings) -> Resumed {
     let (store, name) = (context.store.clone(), zone.clone());
-    let loaded = context.blocking(move || store.load(&name)).await;
+    let loaded = tokio::task::spawn_blocking(move || store.load(&name)).await;
     let now_s = now_s();
     let loaded = match loaded {
         Ok(Ok(loaded)) => loaded,

@@ -154,7 +154,6 @@ pub enum Work {
 
 /// One zone's schedule.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, in any combination")]
 pub struct Schedule {
     bounds: TimerBounds,
     frozen: bool,
@@ -172,7 +171,7 @@ pub struct Schedule {
     check_failure: Option<Failed>,
     sign_due_s: u64,
     sign_failure: Option<Failed>,
-    working: bool,
+    working: Option<Work>,
     /// Asked for while a check was running: the answer may be older than the question.
     check_again: bool,
 }
@@ -220,7 +219,7 @@ impl Schedule {
             check_failure: None,
             sign_due_s: now_s,
             sign_failure: None,
-            working: false,
+            working: None,
             check_again: false,
         }
     }
@@ -229,7 +228,7 @@ impl Schedule {
     pub fn next(&mut self, event: Event, now_s: u64) -> Option<Work> {
         self.apply(event, now_s);
         let work = self.decide(now_s)?;
-        self.working = true;
+        self.working = Some(work);
         Some(work)
     }
 
@@ -246,7 +245,7 @@ impl Schedule {
             }
             Event::Frozen => self.frozen = true,
             Event::Checked { new_data, timers, params } => {
-                self.working = false;
+                self.working = None;
                 self.timers = Some(timers);
                 self.checked_s = now_s;
                 self.check_failure = None;
@@ -263,23 +262,23 @@ impl Schedule {
                 }
             }
             Event::CheckFailed { failure, params } => {
-                self.working = false;
+                self.working = None;
                 if let Some(params) = params {
                     self.learn(params);
                 }
                 self.fail_check(failure, now_s);
             }
             Event::Published(up) => {
-                self.working = false;
+                self.working = None;
                 self.up = Some(up);
                 self.held = None;
                 self.resign = None;
                 self.distrusted = None;
                 self.sign_failure = None;
             }
-            Event::Withheld => self.working = false,
+            Event::Withheld => self.working = None,
             Event::SignFailed(failure) => {
-                self.working = false;
+                self.working = None;
                 self.fail_sign(failure, now_s);
             }
             Event::Distrusted(reason) => {
@@ -291,7 +290,7 @@ impl Schedule {
 
     fn check_soon(&mut self, now_s: u64) {
         self.check_due_s = now_s;
-        self.check_again = self.working;
+        self.check_again |= self.working == Some(Work::Check);
     }
 
     fn learn(&mut self, params: Params) {
@@ -337,7 +336,7 @@ impl Schedule {
     }
 
     fn decide(&self, now_s: u64) -> Option<Work> {
-        if self.working {
+        if self.working.is_some() {
             return None;
         }
         if !self.frozen && self.sign_due_s <= now_s {
@@ -357,7 +356,7 @@ impl Schedule {
 
     /// When [`Event::Tick`] should come, if nothing else does before.
     pub fn wake_at(&self, now_s: u64) -> Option<u64> {
-        if self.working {
+        if self.working.is_some() {
             return None;
         }
         let mut at_s = self.check_due_s;

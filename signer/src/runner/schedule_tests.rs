@@ -63,6 +63,17 @@ fn a_notify_asks_at_once_and_one_during_a_check_asks_again() {
 }
 
 #[test]
+fn a_notify_while_signing_asks_once_after_it() {
+    let mut schedule = idle();
+    schedule.next(Event::Notified, 0);
+    assert_eq!(schedule.next(checked(Some(6)), 0), Some(Work::SignNew));
+    assert_eq!(schedule.next(Event::Notified, 1), None);
+    assert_eq!(schedule.next(Event::Published(up(6)), 2), Some(Work::Check));
+    assert_eq!(schedule.next(checked(None), 3), None);
+    assert_eq!(schedule.wake_at(3), Some(3_603));
+}
+
+#[test]
 fn a_primary_that_is_away_is_asked_with_growing_pauses() {
     let mut schedule = Schedule::new(BOUNDS, None, false, None, 0);
     let mut now_s = 0;
@@ -240,7 +251,7 @@ fn an_operator_need_not_wait_for_a_pause() {
     schedule.next(checked(Some(6)), 0);
     for _ in 0..8 {
         schedule.next(Event::SignFailed(failure(FailureKind::Store)), 0);
-        schedule.working = true;
+        schedule.working = Some(Work::SignNew);
     }
     schedule.next(Event::SignFailed(failure(FailureKind::Store)), 0);
     assert_eq!(schedule.next(Event::RefreshRequested, 1), Some(Work::SignNew));

@@ -4,19 +4,19 @@
 use std::sync::Arc;
 
 use countersign_policy::ZoneName;
-use countersign_zone::admitted::Notes;
+use countersign_zone::Rtype;
 use countersign_zone::receive::ReceivedZone;
 use countersign_zone::verify::VerifiedZone;
-use countersign_zone::{AdmittedZone, Rtype};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::pipeline::{self, Serials, Signing, unwrap_time};
+use super::jobs::{Held, Outcome, SignJob, Signed, check};
+use super::pipeline::{Serials, Signing, unwrap_time};
 use super::schedule::{Event, Failure, FailureKind, Schedule, SoaTimers, Up, Work};
 use super::status::{Command, Doing, Status};
-use super::{Context, ZoneSettings, fetch};
+use super::{Context, ZoneSettings};
 use crate::clock::now_s;
 use crate::published::Published;
 use crate::store::{Frozen, Meta, Record, SaveState};
@@ -43,15 +43,6 @@ pub(super) struct ZoneTask {
     pub(super) run: RunId,
 }
 
-/// New data on its way to being signed.
-#[derive(Debug)]
-pub(super) enum Held {
-    /// As it came.
-    Received(ReceivedZone),
-    /// Admitted under the signing parameters with this digest.
-    Admitted(Arc<AdmittedZone>, [u8; 32]),
-}
-
 /// The id that ties together the log lines from a NOTIFY, or a timer, to the publication.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunId(u64);
@@ -66,22 +57,6 @@ impl std::fmt::Display for RunId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:016x}", self.0)
     }
-}
-
-/// How a piece of work ended.
-enum Outcome {
-    Checked { received: Option<ReceivedZone>, signing: Option<Signing> },
-    CheckFailed { failure: Failure, signing: Option<Signing> },
-    Signed(Box<Signed>),
-    SignFailed { failure: Failure, held: Option<Held>, signing: Option<Signing> },
-}
-
-struct Signed {
-    version: VerifiedZone,
-    incoming_serial: u32,
-    signing: Signing,
-    /// The data, in case the version can't go out yet.
-    held: Option<Held>,
 }
 
 impl ZoneTask {
@@ -410,33 +385,10 @@ fn serial_of_soa(rdata: &[u8]) -> Option<u32> {
     numbers.first_chunk().copied().map(u32::from_be_bytes)
 }
 
-/// Asks the primaries, and the keeper on the way: a change of keys or policy is noticed at the
-/// zone's own pace, and a keeper that is away does not keep new data from coming in.
-async fn check(
-    context: Arc<Context>,
-    zone: ZoneName,
-    settings: Arc<ZoneSettings>,
-    have: Option<u32>,
-) -> Outcome {
-    let asked = {
-        let (keeper, zone) = (context.keeper.clone(), zone.clone());
-        context.blocking(move || Signing::ask(&keeper, &zone).ok())
-    };
-    let fetched = {
-        let _permit = context.transfers.acquire().await;
-        fetch::fetch(&context, &zone, &settings, have).await
-    };
-    let signing = asked.await.ok().flatten();
-    match fetched {
-        Ok(received) => Outcome::Checked { received, signing },
-        Err(failure) => Outcome::CheckFailed { failure, signing },
-    }
-}
-
 async fn tell_keeper(context: Arc<Context>, zone: ZoneName, serial: u32, digest: [u8; 32]) {
     for attempt in 0..TELL_KEEPER_ATTEMPTS {
         let (keeper, zone) = (context.keeper.clone(), zone.clone());
-        match context.blocking(move || keeper.published(&zone, serial, digest)).await {
+        match context.asking(move || keeper.published(&zone, serial, digest)).await {
             Ok(Ok(())) | Err(_) => return,
             Ok(Err(error)) => {
                 tracing::warn!(%error, serial, "the keeper was not told of the version");
@@ -449,130 +401,6 @@ async fn tell_keeper(context: Arc<Context>, zone: ZoneName, serial: u32, digest:
     }
 }
 
-/// What a signing needs, apart from its data.
-struct SignJob {
-    zone: ZoneName,
-    context: Arc<Context>,
-    settings: Arc<ZoneSettings>,
-    version: Option<Arc<VerifiedZone>>,
-    incoming_serial: Option<u32>,
-    serials: Serials,
-    reuse: bool,
-}
-
-impl SignJob {
-    async fn ask(&self) -> Result<Signing, Failure> {
-        let (keeper, zone) = (self.context.keeper.clone(), self.zone.clone());
-        self.context
-            .blocking(move || Signing::ask(&keeper, &zone))
-            .await
-            .map_err(|error| Failure::new(FailureKind::Keeper, error))?
-    }
-
-    async fn sign_new(self, held: Option<Held>) -> Outcome {
-        let signing = match self.ask().await {
-            Ok(signing) => signing,
-            Err(failure) => return Outcome::SignFailed { failure, held, signing: None },
-        };
-        let dnssec = self.settings.incoming_dnssec;
-        let admitted = match held {
-            Some(Held::Admitted(admitted, digest)) if digest == signing.digest => Ok(admitted),
-            Some(Held::Received(received)) => {
-                let signing = signing.clone();
-                self.context
-                    .computing(move || pipeline::admit_received(received, dnssec, &signing))
-                    .await
-                    .map(Arc::new)
-            }
-            // Admitted under another policy: the primary is asked for it again.
-            Some(Held::Admitted(..)) | None => Err(Failure::new(
-                FailureKind::Admission,
-                "policy or keys changed after the data was admitted; it is fetched again",
-            )),
-        };
-        match admitted {
-            Ok(admitted) => {
-                log_notes(admitted.notes());
-                self.sign(admitted, signing, true).await
-            }
-            Err(failure) => Outcome::SignFailed { failure, held: None, signing: Some(signing) },
-        }
-    }
-
-    async fn sign_again(self) -> Outcome {
-        let signing = match self.ask().await {
-            Ok(signing) => signing,
-            Err(failure) => return Outcome::SignFailed { failure, held: None, signing: None },
-        };
-        let (Some(version), Some(incoming)) = (self.version.clone(), self.incoming_serial) else {
-            let failure = Failure::new(FailureKind::Store, "there is no version to sign again");
-            return Outcome::SignFailed { failure, held: None, signing: Some(signing) };
-        };
-        tracing::info!(serial = version.serial(), "signing the published data again");
-        let for_admission = signing.clone();
-        let admitted = self
-            .context
-            .computing(move || pipeline::admit_again(&version, incoming, &for_admission))
-            .await;
-        match admitted {
-            Ok(admitted) => self.sign(Arc::new(admitted), signing, false).await,
-            Err(failure) => Outcome::SignFailed { failure, held: None, signing: Some(signing) },
-        }
-    }
-
-    async fn sign(self, admitted: Arc<AdmittedZone>, signing: Signing, keep: bool) -> Outcome {
-        let incoming_serial = admitted.serial();
-        let held = keep.then(|| Held::Admitted(admitted.clone(), signing.digest));
-        match self.steps(admitted, &signing).await {
-            Ok(version) => {
-                Outcome::Signed(Box::new(Signed { version, incoming_serial, signing, held }))
-            }
-            Err(failure) => {
-                let held = held.filter(|_| failure.kind != FailureKind::Admission);
-                Outcome::SignFailed { failure, held, signing: Some(signing) }
-            }
-        }
-    }
-
-    async fn steps(
-        &self,
-        admitted: Arc<AdmittedZone>,
-        signing: &Signing,
-    ) -> Result<VerifiedZone, Failure> {
-        let previous = self.version.clone().filter(|_| self.reuse);
-        let serials = self.serials;
-        let planned = {
-            let (admitted, signing) = (admitted.clone(), signing.clone());
-            self.context
-                .computing(move || {
-                    let previous = previous.as_deref();
-                    pipeline::plan_version(&admitted, previous, &signing, serials, now_s())
-                })
-                .await?
-        };
-        tracing::info!(serial = planned.serial(), reused = planned.reused(), "planned");
-        let (context, span) = (self.context.clone(), tracing::Span::current());
-        let (planned, signatures) = self
-            .context
-            .blocking(move || {
-                let _entered = span.enter();
-                let mut refused = |count| context.metrics.signatures_refused(count);
-                let signatures = pipeline::have_signed(&context.keeper, &planned, &mut refused);
-                signatures.map(|signatures| (planned, signatures))
-            })
-            .await
-            .map_err(|error| Failure::new(FailureKind::Keeper, error))??;
-        tracing::info!(signatures = signatures.count(), "signed");
-        self.context.metrics.signatures_made(signatures.count());
-        let (signing, threads) = (signing.clone(), self.context.threads);
-        self.context
-            .computing(move || {
-                pipeline::finish(planned, signatures, &admitted, &signing, now_s(), threads)
-            })
-            .await
-    }
-}
-
 /// The parameters that a version was made under, as far as the store knows them.
 pub(super) fn resumed_up(version: &VerifiedZone, record: &Record, now_s: u64) -> Up {
     Up {
@@ -581,18 +409,5 @@ pub(super) fn resumed_up(version: &VerifiedZone, record: &Record, now_s: u64) ->
         expires_s: unwrap_time(version.earliest_expiration(), now_s),
         refresh_at_s: record.refresh_at_s,
         params: record.params,
-    }
-}
-
-/// What admission put right, for the primary's operator to put right for good.
-fn log_notes(notes: &Notes) {
-    if notes.stripped > 0 {
-        tracing::info!(records = notes.stripped, "DNSSEC records of the primary's left out");
-    }
-    if notes.unequal_ttls > 0 {
-        tracing::warn!(rrsets = notes.unequal_ttls, "RRsets with unequal TTLs took the lowest");
-        for lowered in &notes.lowered {
-            tracing::warn!(%lowered, "unequal TTLs");
-        }
     }
 }
