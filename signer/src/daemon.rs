@@ -60,6 +60,8 @@ fn notify_supervisor(states: &[sd_notify::NotifyState<'_>]) {
 
 struct Daemon {
     path: PathBuf,
+    /// The configuration at start: what only a restart changes is compared with it.
+    started: Config,
     state: Arc<ApiState>,
     runner: Arc<Runner>,
     shared: listeners::Shared,
@@ -118,7 +120,7 @@ impl Daemon {
         }
         shared.serve(open.dns, open.xot, &runner, &tasks, &stop);
         metrics.config_loaded(true);
-        Ok(Self { path: path.to_owned(), state, runner, shared, tasks, stop })
+        Ok(Self { path: path.to_owned(), started: config, state, runner, shared, tasks, stop })
     }
 
     async fn reload(&self) {
@@ -140,17 +142,13 @@ impl Daemon {
     }
 
     async fn take(&self, prepared: Prepared) {
-        let restart = self.state.live.load().config.needs_restart(&prepared.config);
+        let restart = self.started.needs_restart(&prepared.config);
         if !restart.is_empty() {
             tracing::warn!(settings = ?restart, "changed, and taken up at the next restart only");
         }
         self.shared.reload(&prepared);
         self.runner.configure(prepared.zones.clone()).await;
-        // What needs a restart is remembered against what runs, however many reloads follow.
         let mut live = live(&prepared);
-        let running = &self.state.live.load().config;
-        live.config.daemon.clone_from(&running.daemon);
-        live.config.listen.clone_from(&running.listen);
         live.restart_needed_for = restart;
         self.state.live.store(Arc::new(live));
         self.state.metrics.config_loaded(true);
@@ -176,9 +174,8 @@ impl Daemon {
         if tokio::time::timeout(deadline, all).await.is_err() {
             tracing::warn!(?deadline, "some connections were cut off");
         }
-        let socket = self.state.live.load().config.daemon.api_socket.clone();
         // The next start replaces one that is left.
-        let _ = std::fs::remove_file(socket);
+        let _ = std::fs::remove_file(&self.started.daemon.api_socket);
         tracing::info!("stopped");
     }
 }

@@ -245,6 +245,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
 impl Config {
     /// What is different in `new` and can't be swapped under a running daemon.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let (a, b) = (&self.limits, &new.limits);
         let mut changed = Vec::new();
         for (what, differs) in [
             ("daemon.state_dir", self.daemon.state_dir != new.daemon.state_dir),
@@ -253,6 +254,19 @@ impl Config {
             ("daemon.group", self.daemon.group != new.daemon.group),
             ("daemon.log", self.daemon.log != new.daemon.log),
             ("listen", self.listen != new.listen),
+            // Zones learn of theirs at a reload; listeners and the store are made with these.
+            ("limits.connections_max", a.connections_max != b.connections_max),
+            (
+                "limits.connections_per_peer_max",
+                a.connections_per_peer_max != b.connections_per_peer_max,
+            ),
+            ("limits.handshake_ms", a.handshake_ms != b.handshake_ms),
+            ("limits.idle_ms", a.idle_ms != b.idle_ms),
+            ("limits.transfer_s_max", a.transfer_s_max != b.transfer_s_max),
+            ("limits.versions_kept", a.versions_kept != b.versions_kept),
+            ("limits.zones_at_work_max", a.zones_at_work_max != b.zones_at_work_max),
+            ("limits.keeper_deadline_ms", a.keeper_deadline_ms != b.keeper_deadline_ms),
+            ("limits.api_connections_max", a.api_connections_max != b.api_connections_max),
         ] {
             if differs {
                 changed.push(what);

@@ -141,6 +141,8 @@ fn what_a_reload_can_not_change_is_named() {
     let old = parsed(WHOLE).expect("whole");
     let new = parsed(&WHOLE.replace("8443", "8444")).expect("whole");
     assert_eq!(old.needs_restart(&new), ["listen"]);
+    let new = parsed(&WHOLE.replace("records_max = 1000", "idle_ms = 1000")).expect("whole");
+    assert_eq!(old.needs_restart(&new), ["limits.idle_ms"], "zones learn of records_max");
 }
 
 #[test]

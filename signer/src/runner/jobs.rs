@@ -99,9 +99,13 @@ impl SignJob {
                     .map(Arc::new)
             }
             // Admitted under another policy: the primary is asked for it again.
-            Some(Held::Admitted(..)) | None => Err(Failure::new(
+            Some(Held::Admitted(..)) => Err(Failure::new(
                 FailureKind::Admission,
                 "policy or keys changed after the data was admitted; it is fetched again",
+            )),
+            None => Err(Failure::new(
+                FailureKind::Admission,
+                "the data was lost to an internal error; it is fetched again",
             )),
         };
         match admitted {

@@ -270,6 +270,7 @@ impl Runner {
             held: None,
             frozen: resumed.frozen,
             run: RunId::new(),
+            next_run: None,
         };
         self.track(stop.clone(), task.run());
         let handle = Handle { commands, status };

@@ -21,6 +21,8 @@ use super::alarm::{Alarm, AlarmKind};
 const SIGN_RETRY_S_MIN: u64 = 1;
 /// The longest pause between attempts to sign: an HSM that comes back is used within a minute.
 const SIGN_RETRY_S_MAX: u64 = 60;
+/// After so many versions in a row that did not verify, the next keeps no signature.
+const REUSE_FAILURES_MAX: u32 = 3;
 /// The first retry of a primary while its SOA timers are not known; doubled with each failure.
 const CHECK_RETRY_S_MIN: u64 = 1;
 /// The longest such pause.
@@ -144,10 +146,13 @@ pub enum Work {
     /// Ask the primaries, and fetch what is newer than the data that is held.
     Check,
     /// Sign the new data.
-    SignNew,
+    SignNew {
+        /// Whether signatures of the version that is up may be kept where they are still good.
+        reuse: bool,
+    },
     /// Sign the data of the published version anew.
     SignAgain {
-        /// Whether signatures that are still good may be kept.
+        /// The same.
         reuse: bool,
     },
 }
@@ -341,13 +346,22 @@ impl Schedule {
         }
         if !self.frozen && self.sign_due_s <= now_s {
             if self.held.is_some() {
-                return Some(Work::SignNew);
+                return Some(Work::SignNew { reuse: self.may_reuse() });
             }
             if self.again_wanted(now_s) && !self.keep {
-                return Some(Work::SignAgain { reuse: self.distrusted.is_none() });
+                return Some(Work::SignAgain { reuse: self.may_reuse() });
             }
         }
         (self.check_due_s <= now_s).then_some(Work::Check)
+    }
+
+    /// Not from a version that does not verify; and where new versions keep failing, a kept
+    /// signature may be why.
+    fn may_reuse(&self) -> bool {
+        let failing = self.sign_failure.as_ref().is_some_and(|failed| {
+            failed.failure.kind == FailureKind::Verification && failed.times >= REUSE_FAILURES_MAX
+        });
+        self.distrusted.is_none() && !failing
     }
 
     fn again_wanted(&self, now_s: u64) -> bool {

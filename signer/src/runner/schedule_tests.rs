@@ -44,7 +44,7 @@ fn a_new_zone_is_fetched_signed_and_left_until_its_refresh() {
     let mut schedule = Schedule::new(BOUNDS, None, false, None, 0);
     assert_eq!(schedule.next(Event::Tick, 0), Some(Work::Check));
     assert_eq!(schedule.wake_at(0), None);
-    assert_eq!(schedule.next(checked(Some(5)), 1), Some(Work::SignNew));
+    assert_eq!(schedule.next(checked(Some(5)), 1), Some(Work::SignNew { reuse: true }));
     assert_eq!(schedule.newest_data(), Some(5));
     assert_eq!(schedule.next(Event::Published(up(5)), 2), None);
     assert_eq!(schedule.wake_at(2), Some(3_601));
@@ -66,7 +66,7 @@ fn a_notify_asks_at_once_and_one_during_a_check_asks_again() {
 fn a_notify_while_signing_asks_once_after_it() {
     let mut schedule = idle();
     schedule.next(Event::Notified, 0);
-    assert_eq!(schedule.next(checked(Some(6)), 0), Some(Work::SignNew));
+    assert_eq!(schedule.next(checked(Some(6)), 0), Some(Work::SignNew { reuse: true }));
     assert_eq!(schedule.next(Event::Notified, 1), None);
     assert_eq!(schedule.next(Event::Published(up(6)), 2), Some(Work::Check));
     assert_eq!(schedule.next(checked(None), 3), None);
@@ -132,13 +132,13 @@ fn a_zone_whose_primary_is_gone_stays_up_and_is_refreshed() {
 fn an_hsm_that_is_away_is_tried_with_growing_pauses_and_new_data_is_kept() {
     let mut schedule = idle();
     schedule.next(Event::Notified, 0);
-    assert_eq!(schedule.next(checked(Some(6)), 0), Some(Work::SignNew));
+    assert_eq!(schedule.next(checked(Some(6)), 0), Some(Work::SignNew { reuse: true }));
     let mut now_s = 0;
     let mut pauses = Vec::new();
     for _ in 0..8 {
         schedule.next(Event::SignFailed(failure(FailureKind::Keeper)), now_s);
         let at_s = schedule.wake_at(now_s).expect("a retry");
-        assert_eq!(schedule.next(Event::Tick, at_s), Some(Work::SignNew));
+        assert_eq!(schedule.next(Event::Tick, at_s), Some(Work::SignNew { reuse: true }));
         pauses.push(at_s - now_s);
         now_s = at_s;
     }
@@ -181,7 +181,7 @@ fn nothing_new_goes_out_while_frozen_and_the_due_refresh_alarms() {
     assert_eq!(schedule.next(Event::Tick, late_s), Some(Work::Check));
     assert_eq!(schedule.next(checked(None), late_s), None);
     assert_eq!(kinds(&schedule, late_s), [AlarmKind::RefreshWaits]);
-    assert_eq!(schedule.next(Event::Thawed, late_s), Some(Work::SignNew));
+    assert_eq!(schedule.next(Event::Thawed, late_s), Some(Work::SignNew { reuse: true }));
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn under_keep_a_refresh_waits_for_the_primary_and_alarms_first() {
     assert_eq!(kinds(&schedule, 14 * DAY_S)[0], AlarmKind::SignaturesExpired);
     schedule.next(Event::Notified, half_s);
     let new = Event::Checked { new_data: Some(6), timers: TIMERS, params };
-    assert_eq!(schedule.next(new, half_s), Some(Work::SignNew));
+    assert_eq!(schedule.next(new, half_s), Some(Work::SignNew { reuse: true }));
 }
 
 #[test]
@@ -245,14 +245,32 @@ fn a_distrusted_version_is_signed_anew_without_its_signatures() {
 }
 
 #[test]
+fn after_versions_that_did_not_verify_none_of_the_old_signatures_is_kept() {
+    let mut schedule = idle();
+    schedule.next(Event::Notified, 0);
+    schedule.next(checked(Some(6)), 0);
+    let mut reused = Vec::new();
+    let mut now_s = 0;
+    for _ in 0..4 {
+        schedule.next(Event::SignFailed(failure(FailureKind::Verification)), now_s);
+        now_s = schedule.wake_at(now_s).expect("a retry");
+        let Some(Work::SignNew { reuse }) = schedule.next(Event::Tick, now_s) else {
+            panic!("other work");
+        };
+        reused.push(reuse);
+    }
+    assert_eq!(reused, [true, true, false, false]);
+}
+
+#[test]
 fn an_operator_need_not_wait_for_a_pause() {
     let mut schedule = idle();
     schedule.next(Event::Notified, 0);
     schedule.next(checked(Some(6)), 0);
     for _ in 0..8 {
         schedule.next(Event::SignFailed(failure(FailureKind::Store)), 0);
-        schedule.working = Some(Work::SignNew);
+        schedule.working = Some(Work::SignNew { reuse: true });
     }
     schedule.next(Event::SignFailed(failure(FailureKind::Store)), 0);
-    assert_eq!(schedule.next(Event::RefreshRequested, 1), Some(Work::SignNew));
+    assert_eq!(schedule.next(Event::RefreshRequested, 1), Some(Work::SignNew { reuse: true }));
 }

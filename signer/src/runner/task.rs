@@ -40,7 +40,10 @@ pub(super) struct ZoneTask {
     pub(super) saved: SaveState,
     pub(super) held: Option<Held>,
     pub(super) frozen: Option<Frozen>,
+    /// Of the work that is under way, or was last.
     pub(super) run: RunId,
+    /// Of the check that a NOTIFY or an operator asked for.
+    pub(super) next_run: Option<RunId>,
 }
 
 /// The id that ties together the log lines from a NOTIFY, or a timer, to the publication.
@@ -107,31 +110,28 @@ impl ZoneTask {
         let settings = self.settings.borrow_and_update().clone();
         let context = self.context.clone();
         let zone = self.zone.clone();
+        // New data is signed under the id of the check that brought it.
+        self.run = match work {
+            Work::Check => self.next_run.take().unwrap_or_else(RunId::new),
+            Work::SignNew { .. } => self.run,
+            Work::SignAgain { .. } => RunId::new(),
+        };
         let span = tracing::info_span!("run", run = %self.run, zone = %self.zone);
         match work {
             Work::Check => {
                 let have = self.schedule.newest_data();
                 tokio::spawn(check(context, zone, settings, have).instrument(span))
             }
-            Work::SignNew => {
+            Work::SignNew { reuse } => {
                 let held = self.held.take();
-                let job = self.job(context, settings, true);
+                let job = self.job(context, settings, reuse);
                 tokio::spawn(async move { job.sign_new(held).await }.instrument(span))
             }
             Work::SignAgain { reuse } => {
-                if self.run_is_over() {
-                    self.run = RunId::new();
-                }
-                let span = tracing::info_span!("run", run = %self.run, zone = %self.zone);
                 let job = self.job(context, settings, reuse);
                 tokio::spawn(async move { job.sign_again().await }.instrument(span))
             }
         }
-    }
-
-    /// Whether nothing has been fetched under the present id that still waits to be signed.
-    fn run_is_over(&self) -> bool {
-        self.held.is_none()
     }
 
     fn job(&self, context: Arc<Context>, settings: Arc<ZoneSettings>, reuse: bool) -> SignJob {
@@ -152,13 +152,13 @@ impl ZoneTask {
     async fn obey(&mut self, command: Command) -> Event {
         match command {
             Command::Notified => {
-                self.run = RunId::new();
-                tracing::info!(run = %self.run, zone = %self.zone, "NOTIFY from a primary");
+                let run = *self.next_run.get_or_insert_with(RunId::new);
+                tracing::info!(%run, zone = %self.zone, "NOTIFY from a primary");
                 Event::Notified
             }
             Command::Refresh => {
-                self.run = RunId::new();
-                tracing::info!(run = %self.run, zone = %self.zone, "an operator asks for a refresh");
+                let run = *self.next_run.get_or_insert_with(RunId::new);
+                tracing::info!(%run, zone = %self.zone, "an operator asks for a refresh");
                 Event::RefreshRequested
             }
             Command::Freeze { by, done } => {
@@ -215,7 +215,7 @@ impl ZoneTask {
                 signing: None,
             }
         });
-        let event = match outcome {
+        match outcome {
             Outcome::Checked { received, signing } => {
                 span.in_scope(|| self.checked(received, signing.as_ref()))
             }
@@ -234,11 +234,7 @@ impl ZoneTask {
                 self.held = held;
                 span.in_scope(|| self.sign_failed(failure))
             }
-        };
-        if !matches!(event, Event::Checked { new_data: Some(_), .. }) && self.held.is_none() {
-            self.run = RunId::new();
         }
-        event
     }
 
     fn checked(&mut self, received: Option<ReceivedZone>, signing: Option<&Signing>) -> Event {
