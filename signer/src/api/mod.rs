@@ -24,7 +24,7 @@ use countersign_hsm::client::Client;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +32,7 @@ use tokio_util::task::TaskTracker;
 pub use caller::{Caller, LocalRule};
 
 use crate::config::{Config, Role};
+use crate::gate::{Gate, GateLimits, Stranger, Throttle};
 use crate::metrics::Metrics;
 use crate::peers::Identities;
 use crate::published::Catalogue;
@@ -42,6 +43,10 @@ use crate::tls::Acceptor;
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Time for them to arrive.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
+/// Log lines about refused callers: anyone can cause them.
+const LOG_BURST: u32 = 50;
+/// One more each.
+const LOG_REFILL: Duration = Duration::from_millis(200);
 /// No route takes a body yet.
 pub(crate) const BODY_BYTES_MAX: usize = 4 << 10;
 
@@ -92,16 +97,27 @@ impl std::fmt::Debug for ApiState {
 #[derive(Debug, Clone)]
 pub struct Server {
     state: Arc<ApiState>,
-    connections: Arc<Semaphore>,
+    /// Local callers: nobody on the network can take their places.
+    local: Arc<Semaphore>,
+    /// Callers over TLS: those who have not shown who they are, and those who have.
+    gate: Arc<Gate<Arc<str>>>,
+    log: Arc<Throttle>,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Server {
-    /// A server of `state`; `connections_max` counts all sockets together. It ends with `stop`.
+    /// A server of `state` with at most `connections_max` connections of each kind. It ends with
+    /// `stop`.
     pub fn new(state: Arc<ApiState>, connections_max: usize, stop: CancellationToken) -> Self {
-        let connections = Arc::new(Semaphore::new(connections_max));
-        Self { state, connections, tracker: TaskTracker::new(), stop }
+        let local = Arc::new(Semaphore::new(connections_max));
+        let gate = Gate::new(GateLimits {
+            strangers_max: connections_max,
+            per_peer_max: connections_max.div_ceil(2),
+            total_max: connections_max,
+        });
+        let log = Arc::new(Throttle::new(LOG_BURST, LOG_REFILL));
+        Self { state, local, gate, log, tracker: TaskTracker::new(), stop }
     }
 
     /// Serves the local socket until told to stop.
@@ -140,37 +156,40 @@ impl Server {
                     continue;
                 }
             };
-            let live = self.state.live.load_full();
-            let Ok(permit) = self.connections.clone().try_acquire_owned() else {
-                tracing::warn!(%from, "refused a caller of the API: too many connections");
-                continue;
-            };
+            // Where the pool of strangers is full, the oldest has to go.
+            let (stranger, _) = self.gate.stranger();
             let server = self.clone();
             self.tracker.spawn(async move {
-                let _permit = permit;
-                let Some(acceptor) = &live.acceptor else { return };
-                let deadline = Duration::from_millis(live.config.limits.handshake_ms);
-                let accepted = match acceptor.accept(stream, deadline).await {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        tracing::warn!(%from, %error, "refused a caller of the API");
-                        return;
-                    }
-                };
-                match live.clients.recognise(&accepted.identity) {
-                    Ok((name, role)) => {
-                        let caller = Caller { name: name.to_string(), role };
-                        server.converse(accepted.stream, caller).await;
-                    }
-                    Err(error) => tracing::warn!(%from, %error, "refused a caller of the API"),
+                if let Err(reason) = server.meet(stream, stranger).await
+                    && server.log.pass()
+                {
+                    tracing::warn!(%from, reason, "refused a caller of the API");
                 }
             });
         }
         self.finish().await;
     }
 
+    /// A connection over TLS, from its handshake to its end; or why it is refused.
+    async fn meet(&self, stream: TcpStream, stranger: Stranger<Arc<str>>) -> Result<(), String> {
+        let live = self.state.live.load_full();
+        let acceptor = live.acceptor.as_ref().ok_or("there is no [tls] any more")?;
+        let deadline = Duration::from_millis(live.config.limits.handshake_ms);
+        let leave = stranger.leave();
+        let accepted = tokio::select! {
+            accepted = acceptor.accept(stream, deadline) => accepted,
+            () = leave.cancelled() => return Err("a newer connection took its place".to_owned()),
+        };
+        let accepted = accepted.map_err(|error| error.to_string())?;
+        let recognised = live.clients.recognise(&accepted.identity);
+        let (name, role) = recognised.map_err(|error| error.to_string())?;
+        let _place = stranger.promote(name.clone()).map_err(|full| full.to_string())?;
+        self.converse(accepted.stream, Caller { name: name.to_string(), role }).await;
+        Ok(())
+    }
+
     fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, caller: Caller) {
-        let Ok(permit) = self.connections.clone().try_acquire_owned() else {
+        let Ok(permit) = self.local.clone().try_acquire_owned() else {
             tracing::warn!(
                 caller = caller.name,
                 "refused a caller of the API: too many connections"

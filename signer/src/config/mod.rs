@@ -188,7 +188,8 @@ pub struct Limits {
     pub zones_at_work_max: usize,
     /// The keeper may take this long over one batch.
     pub keeper_deadline_ms: u64,
-    /// Connections that the API holds at once, both sockets together.
+    /// Connections that the API holds at once: of local callers, of strangers in their TLS
+    /// handshake, and of known clients, each.
     pub api_connections_max: usize,
     /// An API request may take this long, an export included.
     pub api_request_s_max: u64,

@@ -260,3 +260,17 @@ fn a_configuration_is_checked_without_a_daemon() {
         assert!(text.contains("did you mean `daemon`?"), "{text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_strangers_keep_nobody_out() {
+    let bed = Bed::start().await;
+    bed.until(&["zone", "list"], |code, _| code == 0).await;
+    let idle: Vec<_> = (0..100)
+        .map(|_| std::net::TcpStream::connect(bed.api).expect("accepted by the kernel"))
+        .collect();
+    let (code, text) = bed.cli_as("ops.test", &["zone", "list"]);
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = bed.cli(&["zone", "list"]);
+    assert_eq!(code, 0, "{text}");
+    drop(idle);
+}
