@@ -1,4 +1,4 @@
-//! The routes, and the role that each needs: [`table`] is the one place that says it.
+//! The routes, and the role that each needs: `table` is the one place that says it.
 
 use std::convert::Infallible;
 use std::pin::Pin;

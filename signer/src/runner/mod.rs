@@ -72,9 +72,9 @@ pub struct Context {
     pub threads: NonZeroUsize,
     /// Zones that compute at once.
     pub cpu: Semaphore,
-    /// See [`TRANSFERS_AT_ONCE`].
+    /// Transfers in at once.
     pub transfers: Semaphore,
-    /// See [`QUESTIONS_AT_ONCE`].
+    /// Questions to the keeper at once.
     pub questions: Semaphore,
     /// One background verification at a time: it must not slow down signing.
     pub background: Semaphore,
