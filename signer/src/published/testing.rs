@@ -9,8 +9,13 @@ use countersign_zone::{Packed, Rtype};
 use super::{Catalogue, Published, ZoneAccess};
 use crate::peers::{IdentityRule, Peer, PeerTable};
 
-/// An RRSIG by its shape: 18 octets, the root as signer, a signature.
-pub(crate) const SIGNATURE: &[u8] = &[0; 18 + 1 + 64];
+/// An RRSIG by its shape: P-256, the root as signer, and zeros for a signature.
+pub(crate) fn signature(covered: Rtype) -> Vec<u8> {
+    let mut rdata = covered.0.to_be_bytes().to_vec();
+    rdata.extend_from_slice(&[13, 2, 0, 0, 14, 16]);
+    rdata.extend_from_slice(&[0; 10 + 1 + 64]);
+    rdata
+}
 
 pub(crate) fn zone_name(text: &str) -> ZoneName {
     text.parse().expect("name")
@@ -33,7 +38,7 @@ pub(crate) fn version(zone: &str, serial: u32, hosts: u32) -> Arc<Published> {
     let mut builder = Builder::new();
     builder.owner(&spelled).expect("owner");
     let mut add = |rtype, rdata: &[u8]| {
-        builder.rrset(&spelled, rtype, 3600, [rdata], [SIGNATURE]).expect("rrset");
+        builder.rrset(&spelled, rtype, 3600, [rdata], [&*signature(rtype)]).expect("rrset");
     };
     add(Rtype::NS, &[b"\x02Ns", apex.as_wire()].concat());
     add(Rtype::SOA, &soa(&apex, serial));
@@ -43,7 +48,9 @@ pub(crate) fn version(zone: &str, serial: u32, hosts: u32) -> Arc<Published> {
         let owner = [format!("\x07h{host:06}").as_bytes(), apex.as_wire()].concat();
         builder.owner(&owner).expect("owner");
         let address = host.to_be_bytes();
-        builder.rrset(&owner, Rtype(1), 60, [&address[..]], [SIGNATURE]).expect("rrset");
+        builder
+            .rrset(&owner, Rtype(1), 60, [&address[..]], [&*signature(Rtype(1))])
+            .expect("rrset");
     }
     let records: Packed = builder.finish().expect("packed");
     Arc::new(Published::unverified(apex, serial, records))

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     date_time_ymd,
 };
 use tempfile::TempDir;
@@ -36,6 +36,7 @@ impl Pki {
     pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("key");
         let mut params = CertificateParams::new([]).expect("params");
+        params.distinguished_name.push(DnType::CommonName, "CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca_pem = params.self_signed(&key).expect("ca").pem();
         let dir = TempDir::new().expect("dir");
@@ -47,6 +48,7 @@ impl Pki {
     pub(crate) fn paths(&self, leaf: &Leaf<'_>, trust: &Self) -> TlsPaths {
         let key = KeyPair::generate().expect("key");
         let mut params = CertificateParams::new([leaf.name.to_owned()]).expect("params");
+        params.distinguished_name.push(DnType::CommonName, leaf.name);
         params.extended_key_usages = leaf.usages.to_vec();
         params.not_before = date_time_ymd(2025, 1, 1);
         params.not_after = date_time_ymd(if leaf.expired { 2025 } else { 2027 }, 12, 31);
