@@ -10,7 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
 use countersign_policy::founding::LabFounding;
@@ -107,14 +107,16 @@ pub enum WriteError {
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
-    file: Mutex<Book>,
+    book: Mutex<Book>,
+    /// Apart from the file: who only looks never waits for a disk, so that zones are signed while
+    /// one hangs. Changed by the holder of `book` alone.
+    state: RwLock<LedgerState>,
 }
 
 #[derive(Debug)]
 struct Book {
     file: File,
     directory: File,
-    state: LedgerState,
     /// Where each line ends, its newline included.
     ends: Vec<u64>,
     /// SHA-256 of line 0, once there is one.
@@ -151,30 +153,30 @@ impl Ledger {
         let mut book = Book {
             file,
             directory,
-            state: LedgerState::default(),
             ends: Vec::new(),
             first: None,
             torn: false,
             owed: VecDeque::new(),
         };
-        book.load(&path)?;
+        let mut state = LedgerState::default();
+        book.load(&path, &mut state)?;
         book.directory.sync_all().map_err(failed("syncing its directory"))?;
-        Ok(Self { path, file: Mutex::new(book) })
+        Ok(Self { path, book: Mutex::new(book), state: RwLock::new(state) })
     }
 
     /// Runs `look` on what the ledger amounts to.
     pub fn read<T>(&self, look: impl FnOnce(&LedgerState) -> T) -> T {
-        look(&self.book().state)
+        look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Writes a founding, if it may follow the one in force.
     pub fn found(&self, founding: LabFounding, now_s: u64) -> Result<u64, WriteError> {
-        self.book().append(Entry::LabFounding { founding }, now_s)
+        self.append(&mut self.book(), Entry::LabFounding { founding }, now_s)
     }
 
     /// Writes a line that neither gives leave nor ends an operation.
     pub fn note(&self, note: Note, now_s: u64) -> Result<u64, WriteError> {
-        self.book().append(note.into(), now_s)
+        self.append(&mut self.book(), note.into(), now_s)
     }
 
     /// Judges an operation by the ledger's state, writes its intent, and gives leave for it: the
@@ -186,10 +188,10 @@ impl Ledger {
         now_s: u64,
     ) -> Result<Authorised, WriteError> {
         let mut book = self.book();
-        book.pay()?;
-        book.state.allows(&operation, under, now_s)?;
+        self.pay(&mut book)?;
+        self.read(|state| state.allows(&operation, under, now_s))?;
         let entry = Entry::Intent { operation: operation.clone(), under };
-        let intent = book.append(entry, now_s)?;
+        let intent = self.append(&mut book, entry, now_s)?;
         Ok(Authorised { intent, operation })
     }
 
@@ -204,7 +206,7 @@ impl Ledger {
     pub(crate) fn end(&self, intent: u64, outcome: Outcome, now_s: u64) -> Result<(), WriteError> {
         let mut book = self.book();
         let entry = Entry::Outcome { intent, outcome };
-        let written = book.append(entry.clone(), now_s).map(|_| ());
+        let written = self.append(&mut book, entry.clone(), now_s).map(|_| ());
         if matches!(written, Err(WriteError::Unavailable(_))) {
             book.owed.push_back((now_s, entry));
         }
@@ -214,7 +216,7 @@ impl Ledger {
     /// How many lines there are, and SHA-256 of the first.
     pub fn head(&self) -> (u64, [u8; 32]) {
         let book = self.book();
-        (book.state.next_seq(), book.first.unwrap_or_default())
+        (book.ends.len() as u64, book.first.unwrap_or_default())
     }
 
     /// The octets of lines from `from` on (the first without its `skip` octets), without newlines:
@@ -250,9 +252,36 @@ impl Ledger {
         &self.path
     }
 
+    fn append(&self, book: &mut Book, entry: Entry, now_s: u64) -> Result<u64, WriteError> {
+        self.pay(book)?;
+        self.write(book, entry, now_s)
+    }
+
+    /// Writes results that the disk refused before.
+    fn pay(&self, book: &mut Book) -> Result<(), WriteError> {
+        while let Some((at, entry)) = book.owed.front().cloned() {
+            match self.write(book, entry, at) {
+                Err(unavailable @ WriteError::Unavailable(_)) => return Err(unavailable),
+                Err(wrong) => tracing::error!(%wrong, "a late result does not fit the ledger"),
+                Ok(_) => {}
+            }
+            book.owed.pop_front();
+        }
+        Ok(())
+    }
+
+    fn write(&self, book: &mut Book, entry: Entry, now_s: u64) -> Result<u64, WriteError> {
+        let seq = book.ends.len() as u64;
+        let line = Line { seq, at: now_s, entry };
+        self.read(|state| state.follows(&line))?;
+        book.write(&line.to_canonical()).map_err(WriteError::Unavailable)?;
+        // The disk has it: the state changes in one step that does not panic.
+        self.state.write().unwrap_or_else(PoisonError::into_inner).apply(&line)?;
+        Ok(seq)
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
-        // State changes only after the disk took the line, in one step that does not panic.
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -313,7 +342,7 @@ impl From<Note> for Entry {
 }
 
 impl Book {
-    fn load(&mut self, path: &Path) -> Result<(), OpenError> {
+    fn load(&mut self, path: &Path, state: &mut LedgerState) -> Result<(), OpenError> {
         let failed =
             |action| move |problem| OpenError::Io { path: path.to_owned(), action, problem };
         let wrong = |problem| OpenError::Line { path: path.to_owned(), problem };
@@ -321,7 +350,7 @@ impl Book {
         let mut line = Vec::new();
         loop {
             line.clear();
-            let seq = self.state.next_seq();
+            let seq = state.next_seq();
             let limit = LINE_BYTES_MAX as u64 + 1;
             let mut limited = io::Read::take(&mut reader, limit);
             let read = limited.read_until(b'\n', &mut line).map_err(failed("reading"))?;
@@ -342,7 +371,7 @@ impl Book {
                 return self.mend().map_err(failed("cutting off its unfinished last line"));
             }
             let parsed = Line::from_canonical(seq, &line).map_err(wrong)?;
-            self.state.apply(&parsed).map_err(wrong)?;
+            state.apply(&parsed).map_err(wrong)?;
             self.took(&line);
         }
     }
@@ -359,43 +388,21 @@ impl Book {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    fn append(&mut self, entry: Entry, now_s: u64) -> Result<u64, WriteError> {
-        self.pay()?;
-        self.write(entry, now_s)
-    }
-
-    /// Writes results that the disk refused before.
-    fn pay(&mut self) -> Result<(), WriteError> {
-        while let Some((at, entry)) = self.owed.front().cloned() {
-            match self.write(entry, at) {
-                Err(unavailable @ WriteError::Unavailable(_)) => return Err(unavailable),
-                Err(wrong) => tracing::error!(%wrong, "a late result does not fit the ledger"),
-                Ok(_) => {}
-            }
-            self.owed.pop_front();
+    /// Puts a line on the disk, or leaves what is to be cut off before the next.
+    fn write(&mut self, line: &[u8]) -> Result<(), String> {
+        if line.len() > LINE_BYTES_MAX {
+            return Err(format!("a line of {} octets", line.len()));
         }
-        Ok(())
-    }
-
-    fn write(&mut self, entry: Entry, now_s: u64) -> Result<u64, WriteError> {
-        let line = Line { seq: self.state.next_seq(), at: now_s, entry };
-        self.state.follows(&line)?;
-        let mut octets = line.to_canonical();
-        if octets.len() > LINE_BYTES_MAX {
-            return Err(WriteError::Unavailable(format!("a line of {} octets", octets.len())));
-        }
-        octets.push(b'\n');
+        let octets = [line, b"\n"].concat();
         let written = self.mend().and_then(|()| {
             self.torn = true;
             self.file.write_all(&octets)?;
             self.file.sync_all()
         });
-        written.map_err(|e| WriteError::Unavailable(e.to_string()))?;
+        written.map_err(|e| e.to_string())?;
         self.torn = false;
-        octets.pop();
-        self.took(&octets);
-        self.state.apply(&line)?;
-        Ok(line.seq)
+        self.took(line);
+        Ok(())
     }
 
     /// Cuts off what a failed write left behind the last good line, for good before anything else is

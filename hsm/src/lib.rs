@@ -8,6 +8,8 @@ pub mod frame;
 extern crate self as countersign_hsm;
 
 #[cfg(feature = "keeper")]
+pub mod keeper;
+#[cfg(feature = "keeper")]
 pub mod ledger;
 #[cfg(feature = "keeper")]
 pub mod pkcs11;

@@ -1,0 +1,94 @@
+//! What the keeper asks of the tokens, as a trait, so that its logic is tested against tokens that
+//! fail on purpose.
+
+use countersign_policy::{Algorithm, KeyId, PublicKey};
+
+use crate::ledger::{Authorised, Spent};
+use crate::pkcs11::{ExpectedKey, FoundObject, HsmError, KeyStatus, Tokens};
+use crate::protocol::TokenHealth;
+
+/// The tokens. Every method means what [`Tokens`]' of the same name does.
+pub trait Hsm: Send + Sync {
+    /// See [`Tokens::supports`].
+    fn supports(
+        &self,
+        group: &str,
+        algorithm: Algorithm,
+        bits: Option<u16>,
+    ) -> Result<(), HsmError>;
+    /// See [`Tokens::generate`].
+    fn generate(
+        &self,
+        auth: Authorised,
+        algorithm: Algorithm,
+        bits: Option<u16>,
+    ) -> (Spent, Result<PublicKey, HsmError>);
+    /// See [`Tokens::destroy`].
+    fn destroy(&self, auth: Authorised) -> (Spent, Result<(), HsmError>);
+    /// See [`Tokens::objects_labelled`].
+    fn objects_labelled(&self, token: &str, prefix: &str) -> Result<Vec<FoundObject>, HsmError>;
+    /// See [`Tokens::expect_keys`].
+    fn expect_keys(&self, keys: Vec<ExpectedKey>);
+    /// See [`Tokens::forget_key`].
+    fn forget_key(&self, key: &KeyId);
+    /// See [`Tokens::key_status`].
+    fn key_status(&self, key: &KeyId) -> Option<KeyStatus>;
+    /// See [`Tokens::sign_zone`].
+    fn sign_zone(&self, key: &KeyId, messages: Vec<Vec<u8>>) -> Vec<Result<Vec<u8>, HsmError>>;
+    /// See [`Tokens::sign_ksk`].
+    fn sign_ksk(&self, auth: Authorised, message: &[u8]) -> (Spent, Result<Vec<u8>, HsmError>);
+    /// See [`Tokens::health`].
+    fn health(&self) -> Vec<TokenHealth>;
+}
+
+impl Hsm for Tokens {
+    fn supports(
+        &self,
+        group: &str,
+        algorithm: Algorithm,
+        bits: Option<u16>,
+    ) -> Result<(), HsmError> {
+        Self::supports(self, group, algorithm, bits)
+    }
+
+    fn generate(
+        &self,
+        auth: Authorised,
+        algorithm: Algorithm,
+        bits: Option<u16>,
+    ) -> (Spent, Result<PublicKey, HsmError>) {
+        Self::generate(self, auth, algorithm, bits)
+    }
+
+    fn destroy(&self, auth: Authorised) -> (Spent, Result<(), HsmError>) {
+        Self::destroy(self, auth)
+    }
+
+    fn objects_labelled(&self, token: &str, prefix: &str) -> Result<Vec<FoundObject>, HsmError> {
+        Self::objects_labelled(self, token, prefix)
+    }
+
+    fn expect_keys(&self, keys: Vec<ExpectedKey>) {
+        Self::expect_keys(self, keys);
+    }
+
+    fn forget_key(&self, key: &KeyId) {
+        Self::forget_key(self, key);
+    }
+
+    fn key_status(&self, key: &KeyId) -> Option<KeyStatus> {
+        Self::key_status(self, key)
+    }
+
+    fn sign_zone(&self, key: &KeyId, messages: Vec<Vec<u8>>) -> Vec<Result<Vec<u8>, HsmError>> {
+        Self::sign_zone(self, key, messages)
+    }
+
+    fn sign_ksk(&self, auth: Authorised, message: &[u8]) -> (Spent, Result<Vec<u8>, HsmError>) {
+        Self::sign_ksk(self, auth, message)
+    }
+
+    fn health(&self) -> Vec<TokenHealth> {
+        Self::health(self)
+    }
+}

@@ -1,0 +1,455 @@
+//! The keeper's two unix sockets: one for the daemon's user alone, one for the group that may read
+//! the ledger. Threads and blocking reads; every count, size and wait has a bound, so that one peer
+//! can't hold up the other, nor a hundred idle connections the first.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::config;
+use crate::frame::{self, FrameError};
+use crate::protocol::{
+    IN_FLIGHT_MAX, LedgerRequest, LedgerResponse, Refusal, RefusalKind, Request, Response,
+};
+
+/// Connections of one socket: the daemon holds one, and a few more while it restarts or its command
+/// line asks; each costs a thread.
+pub const CONNECTIONS_MAX: usize = 16;
+/// Octets of requests of one connection that are being worked on: four full frames.
+const BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
+/// From connecting to a whole hello.
+const HELLO_MAX: Duration = Duration::from_secs(5);
+/// From the first octet of a frame to its last.
+const FRAME_MAX: Duration = Duration::from_secs(10);
+/// A peer that does not take an answer for so long is dropped.
+const WRITE_MAX: Duration = Duration::from_secs(10);
+/// Between attempts to accept when the system has no file descriptors or memory left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A message that can be asked, and how its "no" and its hello look.
+pub trait Conversation: Send + Sync + 'static {
+    /// What is asked.
+    type Request: DeserializeOwned + Send;
+    /// What is answered.
+    type Response: Serialize;
+    /// Whether a request is the hello that opens a connection.
+    fn is_hello(request: &Self::Request) -> bool;
+    /// A "no".
+    fn refused(refusal: Refusal) -> Self::Response;
+    /// Whether an answer is a "no": after one to its hello, a connection ends.
+    fn is_refusal(response: &Self::Response) -> bool;
+    /// Answers a request.
+    fn answer(&self, request: Self::Request) -> Self::Response;
+}
+
+/// The daemon's conversation.
+pub struct WithDaemon<H>(pub Arc<super::service::Service<H>>);
+
+impl<H: super::door::Hsm + 'static> Conversation for WithDaemon<H> {
+    type Request = Request;
+    type Response = Response;
+    fn is_hello(request: &Request) -> bool {
+        matches!(request, Request::Hello { .. })
+    }
+    fn refused(refusal: Refusal) -> Response {
+        Response::Refused(refusal)
+    }
+    fn is_refusal(response: &Response) -> bool {
+        matches!(response, Response::Refused(_))
+    }
+    fn answer(&self, request: Request) -> Response {
+        self.0.answer(request)
+    }
+}
+
+/// The group's conversation: ledger reads.
+pub struct WithGroup<H>(pub Arc<super::service::Service<H>>);
+
+impl<H: super::door::Hsm + 'static> Conversation for WithGroup<H> {
+    type Request = LedgerRequest;
+    type Response = LedgerResponse;
+    fn is_hello(request: &LedgerRequest) -> bool {
+        matches!(request, LedgerRequest::Hello { .. })
+    }
+    fn refused(refusal: Refusal) -> LedgerResponse {
+        LedgerResponse::Refused(refusal)
+    }
+    fn is_refusal(response: &LedgerResponse) -> bool {
+        matches!(response, LedgerResponse::Refused(_))
+    }
+    fn answer(&self, request: LedgerRequest) -> LedgerResponse {
+        self.0.answer_ledger(&request)
+    }
+}
+
+/// Who may speak on a socket. The peer is who the kernel says that connected (`SO_PEERCRED`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowed {
+    /// This user alone; not even root.
+    User(u32),
+    /// Whom the file's permissions let in: the group, its supplementary members, and root.
+    ByFile,
+}
+
+/// Binds a socket that `group_gid` can connect to. A socket file that nobody listens on any more is
+/// removed; anything else at the path is left alone and is an error.
+pub fn bind(path: &Path, group_gid: u32, allowed: Allowed) -> io::Result<UnixListener> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => {
+            if UnixStream::connect(path).is_ok() {
+                let text = "another process listens on it";
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+            }
+            std::fs::remove_file(path)?;
+        }
+        Ok(_) => {
+            let text = "something that is no socket is at this path; remove it";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    // The umask (077) keeps everyone out until the permissions are set.
+    let listener = UnixListener::bind(path)?;
+    let given = nix::unistd::chown(path, None, Some(config::gid(group_gid)));
+    let mode = match (given, allowed) {
+        (Ok(()), _) => 0o660,
+        (Err(error), Allowed::User(_)) => {
+            tracing::warn!(
+                socket = %path.display(), group = group_gid, %error,
+                "the socket can't be given to the group; its peer is still checked by user. hint: \
+                 make the keeper's user a member"
+            );
+            0o666
+        }
+        (Err(error), Allowed::ByFile) => {
+            tracing::warn!(
+                socket = %path.display(), group = group_gid, %error,
+                "the socket can't be given to the group: only the keeper's own user and root can \
+                 read the ledger. hint: make the keeper's user a member"
+            );
+            0o600
+        }
+    };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+/// Counts requests under way, over all connections, so that stopping can wait for them.
+#[derive(Debug, Default)]
+pub struct UnderWay {
+    count: Mutex<usize>,
+    none: Condvar,
+}
+
+impl UnderWay {
+    fn begin(&self) {
+        *self.lock() += 1;
+    }
+
+    fn end(&self) {
+        let mut count = self.lock();
+        *count -= 1;
+        if *count == 0 {
+            self.none.notify_all();
+        }
+    }
+
+    /// Waits until no request is under way, at most so long; whether none is.
+    pub fn wait_none(&self, at_most: Duration) -> bool {
+        let waited = self.none.wait_timeout_while(self.lock(), at_most, |count| *count > 0);
+        let (count, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *count == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Accepts connections for good, each on a thread of its own.
+pub fn serve<C: Conversation>(
+    listener: &UnixListener,
+    allowed: Allowed,
+    conversation: &Arc<C>,
+    under_way: &Arc<UnderWay>,
+) {
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::error!(%error, "accepting a connection");
+                std::thread::sleep(ACCEPT_PAUSE);
+                continue;
+            }
+        };
+        // Checked before an octet is read.
+        if !may_speak(&stream, allowed) {
+            continue;
+        }
+        if open.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS_MAX {
+            open.fetch_sub(1, Ordering::SeqCst);
+            tracing::warn!(max = CONNECTIONS_MAX, "too many connections; one more is dropped");
+            continue;
+        }
+        let (conversation, under_way) = (Arc::clone(conversation), Arc::clone(under_way));
+        let counted = Counted(Arc::clone(&open));
+        let spawned = std::thread::Builder::new().name("connection".to_owned()).spawn(move || {
+            let _counted = counted;
+            converse(&stream, &conversation, &under_way);
+            let _ = stream.shutdown(Shutdown::Both);
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "starting a thread for a connection");
+        }
+    }
+}
+
+/// Gives a connection's place back, however its thread ends.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn may_speak(stream: &UnixStream, allowed: Allowed) -> bool {
+    let peer = match rustix::net::sockopt::socket_peercred(stream) {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(%error, "who connected can't be told; dropped");
+            return false;
+        }
+    };
+    let (pid, uid, gid) = (peer.pid.as_raw_nonzero(), peer.uid.as_raw(), peer.gid.as_raw());
+    match allowed {
+        Allowed::User(user) if uid != user => {
+            tracing::warn!(%pid, uid, expected = user, "a connection by another user is dropped");
+            false
+        }
+        Allowed::User(_) => true,
+        Allowed::ByFile => {
+            tracing::info!(%pid, uid, gid, "the ledger is read");
+            true
+        }
+    }
+}
+
+/// One connection, from its hello to its end.
+fn converse<C: Conversation>(
+    stream: &UnixStream,
+    conversation: &Arc<C>,
+    under_way: &Arc<UnderWay>,
+) {
+    let Ok(writer) = stream.try_clone() else { return };
+    let line = Arc::new(Line { writer: Mutex::new(writer), gate: Gate::default() });
+    let mut body = Vec::new();
+    if !greet(stream, conversation, &line, &mut body) {
+        return;
+    }
+    loop {
+        match read_frame(stream, &mut body) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::warn!(%error, "a connection is dropped");
+                return;
+            }
+        }
+        let (id, request) = match frame::decode::<C::Request>(&body) {
+            Ok(content) => content,
+            Err(error) => {
+                tracing::warn!(%error, "a connection is dropped");
+                let kind = RefusalKind::Malformed;
+                line.send(0, &C::refused(Refusal { kind, detail: error.to_string() }));
+                return;
+            }
+        };
+        let bytes = body.len();
+        line.gate.enter(bytes);
+        under_way.begin();
+        let work = Work { line: Arc::clone(&line), under_way: Arc::clone(under_way), bytes };
+        let conversation = Arc::clone(conversation);
+        let spawned = std::thread::Builder::new().name("request".to_owned()).spawn(move || {
+            let response = answer(&*conversation, request);
+            work.line.send(id, &response);
+            drop(work);
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "starting a thread for a request");
+            return;
+        }
+    }
+}
+
+/// The first exchange: a hello, in time, and an answer that is no refusal.
+fn greet<C: Conversation>(
+    stream: &UnixStream,
+    conversation: &Arc<C>,
+    line: &Line,
+    body: &mut Vec<u8>,
+) -> bool {
+    let mut reader = Deadlined { stream, by: Instant::now() + HELLO_MAX };
+    let request = match frame::read(&mut reader, body) {
+        Ok(true) => frame::decode::<C::Request>(body),
+        Ok(false) => return false,
+        Err(error) => Err(error),
+    };
+    match request {
+        Ok((id, request)) if C::is_hello(&request) => {
+            let response = answer(&**conversation, request);
+            line.send(id, &response) && !C::is_refusal(&response)
+        }
+        Ok((id, _)) => {
+            let detail = "the first message is not a hello".to_owned();
+            line.send(id, &C::refused(Refusal { kind: RefusalKind::Malformed, detail }));
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a connection is dropped before its hello");
+            false
+        }
+    }
+}
+
+/// Answers a request; a panic in it is an answer too, and costs nobody else anything.
+fn answer<C: Conversation>(conversation: &C, request: C::Request) -> C::Response {
+    catch_unwind(AssertUnwindSafe(|| conversation.answer(request))).unwrap_or_else(|_| {
+        tracing::error!("answering a request panicked; please report it");
+        let detail = "the keeper met an error of its own; its log has it".to_owned();
+        C::refused(Refusal { kind: RefusalKind::HsmUnavailable, detail })
+    })
+}
+
+/// A request under way: ends in the books however its thread ends.
+struct Work {
+    line: Arc<Line>,
+    under_way: Arc<UnderWay>,
+    bytes: usize,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.line.gate.leave(self.bytes);
+        self.under_way.end();
+    }
+}
+
+/// The writing half of a connection, and its share of the keeper.
+struct Line {
+    writer: Mutex<UnixStream>,
+    gate: Gate,
+}
+
+impl Line {
+    /// Sends an answer; whether it went out. A peer that does not take it is dropped.
+    fn send(&self, id: u64, response: &impl Serialize) -> bool {
+        let frame = match frame::encode(id, response) {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::error!(%error, "an answer is no frame");
+                let _ = self.lock().shutdown(Shutdown::Both);
+                return false;
+            }
+        };
+        let mut writer = self.lock();
+        let by = Instant::now() + WRITE_MAX;
+        let sent = write_by(&mut writer, &frame, by);
+        if let Err(error) = &sent {
+            tracing::warn!(%error, "an answer was not taken; the connection is dropped");
+            let _ = writer.shutdown(Shutdown::Both);
+        }
+        sent.is_ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, UnixStream> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bounds what one connection has under way.
+#[derive(Default)]
+struct Gate {
+    inside: Mutex<(usize, usize)>,
+    room: Condvar,
+}
+
+impl Gate {
+    /// Waits for room: until then no further frame is read.
+    fn enter(&self, bytes: usize) {
+        let inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |(requests, held): &mut (usize, usize)| {
+            *requests >= IN_FLIGHT_MAX || (*requests > 0 && *held + bytes > BYTES_IN_FLIGHT_MAX)
+        };
+        let waited = self.room.wait_while(inside, full);
+        let mut inside = waited.unwrap_or_else(PoisonError::into_inner);
+        inside.0 += 1;
+        inside.1 += bytes;
+    }
+
+    fn leave(&self, bytes: usize) {
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.0 -= 1;
+        inside.1 -= bytes;
+        drop(inside);
+        self.room.notify_one();
+    }
+}
+
+/// Waits for a frame without a bound (an idle daemon is no fault), then takes it within one.
+fn read_frame(mut stream: &UnixStream, body: &mut Vec<u8>) -> Result<bool, FrameError> {
+    stream.set_read_timeout(None)?;
+    let mut first = [0];
+    loop {
+        match stream.read(&mut first) {
+            Ok(0) => return Ok(false),
+            Ok(_) => break,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let rest = Deadlined { stream, by: Instant::now() + FRAME_MAX };
+    frame::read(&mut (&first[..]).chain(rest), body)
+}
+
+/// Reads that all end by one moment, however slowly octets drip.
+struct Deadlined<'a> {
+    stream: &'a UnixStream,
+    by: Instant,
+}
+
+impl Read for Deadlined<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(left(self.by)?))?;
+        self.stream.read(buffer)
+    }
+}
+
+fn write_by(writer: &mut UnixStream, mut octets: &[u8], by: Instant) -> io::Result<()> {
+    while !octets.is_empty() {
+        writer.set_write_timeout(Some(left(by)?))?;
+        match writer.write(octets) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => octets = &octets[count..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn left(by: Instant) -> io::Result<Duration> {
+    let left = by.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}

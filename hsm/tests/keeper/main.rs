@@ -1,0 +1,8 @@
+//! The keeper as a process of its own, on a real SoftHSM, met over its real sockets.
+
+#![cfg(feature = "keeper")]
+
+mod bed;
+mod life;
+mod signing;
+mod stolen_daemon;
