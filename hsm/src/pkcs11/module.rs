@@ -1,6 +1,6 @@
 //! PKCS#11 modules: each is loaded and initialised once per process (PKCS#11 3.0 §5.4), and stays
-//! loaded. `C_Finalize` is never called: it would pull the ground from under calls in other threads,
-//! and a module that hangs would hang there too.
+//! loaded. `C_Finalize` would pull the ground from under calls in other threads; it is called only to
+//! renew a module that does not see its device any more, when no thread is in it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,13 @@ pub(super) fn load(path: &Path) -> Result<Pkcs11, Fault> {
     };
     entries.insert(path.clone(), Entry::Loading);
     drop(entries);
-    let result = load_and_initialise(&path, loaded);
+    finish(path.clone(), load_and_initialise(&path, loaded))
+}
+
+type Loaded = Result<Pkcs11, (Option<Pkcs11>, Fault)>;
+
+/// Ends what [`Entry::Loading`] began.
+fn finish(path: PathBuf, result: Loaded) -> Result<Pkcs11, Fault> {
     let mut entries = modules();
     match &result {
         Ok(module) => entries.insert(path, Entry::Ready(module.clone())),
@@ -56,6 +62,43 @@ pub(super) fn load(path: &Path) -> Result<Pkcs11, Fault> {
     drop(entries);
     CHANGED.notify_all();
     result.map_err(|(_, fault)| fault)
+}
+
+/// A module about to be finalised and initialised anew. From its making on, whoever wants the module
+/// waits.
+pub(super) struct Renewal {
+    path: PathBuf,
+    module: Option<Pkcs11>,
+}
+
+impl Renewal {
+    /// The caller has made sure that no thread is in the module. `None` if it is not ready.
+    pub(super) fn begin(path: &Path) -> Option<Self> {
+        let path = path.canonicalize().ok()?;
+        let mut entries = modules();
+        let Some(Entry::Ready(module)) = entries.get(&path) else { return None };
+        let module = Some(module.clone());
+        entries.insert(path.clone(), Entry::Loading);
+        Some(Self { path, module })
+    }
+
+    /// `C_Finalize`, `C_Initialize`.
+    pub(super) fn run(mut self) -> Result<(), Fault> {
+        let Some(module) = self.module.take() else { return Ok(()) };
+        if let Err(e) = module.clone().finalize() {
+            tracing::warn!(module = %self.path.display(), problem = describe(&e), "C_Finalize");
+        }
+        finish(self.path.clone(), load_and_initialise(&self.path, Some(module))).map(|_| ())
+    }
+}
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        if let Some(module) = self.module.take() {
+            modules().insert(self.path.clone(), Entry::Ready(module));
+            CHANGED.notify_all();
+        }
+    }
 }
 
 /// A module that was ready says that it is not initialised (some clients of network HSMs do after they
@@ -69,10 +112,7 @@ pub(super) fn not_initialised(path: &Path) {
     }
 }
 
-fn load_and_initialise(
-    path: &Path,
-    loaded: Option<Pkcs11>,
-) -> Result<Pkcs11, (Option<Pkcs11>, Fault)> {
+fn load_and_initialise(path: &Path, loaded: Option<Pkcs11>) -> Loaded {
     let fault = |e: &CryptokiError| {
         Fault::Token(format!("PKCS#11 module {}: {}", path.display(), describe(e)))
     };

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::error::{Fault, HsmError};
 use super::index::{Index, Object, read_object};
+use super::module::Renewal;
 use super::opening::{self, NotOpen, Open};
 use super::registry::{ExpectedKey, Finding};
 use super::token::{Entered, Shared, Token};
@@ -50,8 +51,20 @@ pub(super) enum Job {
 }
 
 /// The root thread's whole life.
-pub(super) fn run(shared: &Arc<Shared>, token: &Arc<Token>, generation: u64, jobs: &Receiver<Job>) {
+pub(super) fn run(
+    shared: &Arc<Shared>,
+    token: &Arc<Token>,
+    generation: u64,
+    jobs: &Receiver<Job>,
+    renewal: Option<Renewal>,
+) {
     let entered = token.enter(shared, generation);
+    if let Some(renewal) = renewal {
+        let limit = token.listing_deadline();
+        if let Err(fault) = entered.call("C_Finalize", limit, || renewal.run()) {
+            return shared.lost(token, generation, fault.detail());
+        }
+    }
     match opening::open(&entered) {
         Ok(open) => {
             let mut root = Root { entered: &entered, open, listed: Instant::now() };
@@ -106,9 +119,14 @@ impl Root<'_> {
             .entered
             .call("C_GetSessionInfo", self.token().spec.deadline, || session.get_session_info())?;
         match info.session_state() {
-            SessionState::RwUser | SessionState::RoUser => Ok(()),
-            _ => Err(Fault::Token("is no longer logged in".to_owned())),
+            SessionState::RwUser | SessionState::RoUser => {}
+            _ => return Err(Fault::Token("is no longer logged in".to_owned())),
         }
+        // The session may look well while the token behind it is gone (SoftHSM).
+        let (module, slot) = (&self.open.module, self.open.slot);
+        self.entered.call("C_GetTokenInfo", self.token().spec.deadline, || {
+            module.get_token_info(slot).map(drop).map_err(Fault::from)
+        })
     }
 
     /// Does a job; an error is one that costs the token.
@@ -163,6 +181,7 @@ impl Root<'_> {
     // ---- listing and proving ----
 
     fn relist(&mut self, all: bool) -> Result<(), Fault> {
+        self.heartbeat()?;
         self.open.index = Index::read(self.open.session.get()?, self.entered, &[])?;
         self.listed = Instant::now();
         self.prove_all(all)

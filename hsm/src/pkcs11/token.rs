@@ -67,13 +67,15 @@ pub(super) struct Life {
     /// It was tried at least once: signing need not wait to see what it holds.
     pub(super) settled: bool,
     /// Failures in a row.
-    failures: u32,
+    pub(super) failures: u32,
     /// The way to its root thread.
     pub(super) root: Option<SyncSender<Job>>,
     /// What it can do, as of its last opening.
     pub(super) offered: Option<Offered>,
     /// The PIN file that it accepted in this process.
     pub(super) accepted: Option<FileStamp>,
+    /// It waits for its module to be renewed; nothing else is opened there meanwhile.
+    pub(super) renew: bool,
 }
 
 /// One token.
@@ -111,6 +113,7 @@ impl Token {
             root: None,
             offered: None,
             accepted: None,
+            renew: false,
         };
         Self {
             index,
@@ -468,6 +471,15 @@ impl Shared {
     /// The token lost its sessions, its login or its device, or could not be opened: it is opened
     /// anew after a while. What a thread of an earlier generation says is ignored.
     pub(super) fn lost(&self, token: &Token, generation: u64, reason: &str) {
+        self.leave(token, generation, reason, true);
+    }
+
+    /// The token is closed for a moment, through no fault of its own.
+    pub(super) fn pause(&self, token: &Token, reason: &str) {
+        self.leave(token, token.generation(), reason, false);
+    }
+
+    fn leave(&self, token: &Token, generation: u64, reason: &str, its_fault: bool) {
         let mut life = token.life();
         if !token.is_at(generation) {
             return;
@@ -482,10 +494,10 @@ impl Shared {
             _ => false,
         };
         let delay = back_off(life.failures);
-        life.failures = life.failures.saturating_add(1);
+        life.failures = life.failures.saturating_add(u32::from(its_fault));
         life.phase = Phase::Waiting { until: Instant::now() + delay, last: false };
         // A token that was just lost is being looked for; one that could not be opened is not there.
-        life.failure = (!was_usable).then(|| reason.to_owned());
+        life.failure = (its_fault && !was_usable).then(|| reason.to_owned());
         self.close(token, life);
         warn!(token = token.spec.name, reason, retry_ms = delay.as_millis(), "token lost");
         self.group_lost(&token.spec.group);

@@ -1,10 +1,15 @@
 //! The watch: one thread that never calls into a module. It opens tokens that are due, notices calls
 //! that exceed their deadline, looks at PIN files, and has conflicts and listings looked at again.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
+use super::module::Renewal;
 use super::root::{self, JOBS_MAX, Job};
 use super::token::{Phase, Shared, Token};
 
@@ -14,6 +19,11 @@ const PIN_POLL: Duration = Duration::from_secs(2);
 const CONFLICT_POLL: Duration = Duration::from_secs(10);
 /// How often every token is listed again: other tools may add or remove keys while we run.
 const RELIST_POLL: Duration = Duration::from_secs(600);
+/// Failures in a row after which opening alone is not expected to help.
+const RENEW_AFTER: u32 = 3;
+/// Rest after a module was renewed; doubles each time.
+const RENEW_REST_MIN: Duration = Duration::from_secs(1);
+const RENEW_REST_MAX: Duration = Duration::from_secs(600);
 /// Bounds of the tick: a hang is noticed within an eighth of the shortest deadline.
 const TICK_MIN: Duration = Duration::from_millis(5);
 const TICK_MAX: Duration = Duration::from_millis(250);
@@ -24,6 +34,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> std::io::Result<()> {
 }
 
 fn run(shared: &Arc<Shared>) {
+    let mut renewals = Renewals::default();
     let shortest = shared.tokens.iter().map(|token| token.spec.deadline).min();
     let tick = (shortest.unwrap_or(TICK_MAX) / 8).clamp(TICK_MIN, TICK_MAX);
     let start = Instant::now();
@@ -48,7 +59,7 @@ fn run(shared: &Arc<Shared>) {
             if let Some(call) = overdue.filter(|_| on_time) {
                 shared.hung(token, call);
             }
-            advance(shared, token, now, look_at_pins);
+            advance(shared, token, now, look_at_pins, &mut renewals);
             token.forgive(now);
         }
         if due(&mut conflicts_seen, CONFLICT_POLL) {
@@ -66,7 +77,13 @@ fn run(shared: &Arc<Shared>) {
 }
 
 /// Moves a token on, where its time has come.
-fn advance(shared: &Arc<Shared>, token: &Arc<Token>, now: Instant, look_at_pins: bool) {
+fn advance(
+    shared: &Arc<Shared>,
+    token: &Arc<Token>,
+    now: Instant,
+    look_at_pins: bool,
+    renewals: &mut Renewals,
+) {
     let others_settled = || {
         let mut others = shared.tokens.iter().filter(|other| other.index != token.index);
         others.all(|other| other.life().settled)
@@ -91,19 +108,80 @@ fn advance(shared: &Arc<Shared>, token: &Arc<Token>, now: Instant, look_at_pins:
             _ => return,
         }
     };
-    if due && (!last || others_settled()) {
-        begin(shared, token);
+    if !due || (last && !others_settled()) {
+        return;
+    }
+    match renewals.turn(shared, token, now) {
+        Turn::Open => begin(shared, token, None),
+        Turn::Renew => begin(shared, token, Renewal::begin(&token.spec.module)),
+        Turn::Wait => {}
     }
 }
 
-fn begin(shared: &Arc<Shared>, token: &Arc<Token>) {
+/// What a token that is due may do, as far as its module is concerned.
+enum Turn {
+    Open,
+    Renew,
+    Wait,
+}
+
+/// When each module was last finalised and initialised anew, and how often in a row. Some modules never
+/// see a device again that was away (SoftHSM a store whose directory was; clients of network HSMs a
+/// server that restarted), until they are.
+#[derive(Default)]
+struct Renewals(BTreeMap<PathBuf, (Instant, u32)>);
+
+impl Renewals {
+    /// A token that was open in this process, and now fails again and again, while its group has no
+    /// other: its module is renewed, once every thread is out of it. That closes the module's other
+    /// tokens for a moment, and is done ever more rarely.
+    fn turn(&mut self, shared: &Shared, token: &Token, now: Instant) -> Turn {
+        let module = &token.spec.module;
+        let peers = || {
+            let others = shared.tokens.iter().filter(|other| other.index != token.index);
+            others.filter(|other| other.spec.module == *module)
+        };
+        let wanted = {
+            let life = token.life();
+            life.accepted.is_some() && life.failures >= RENEW_AFTER
+        };
+        let hung = || peers().any(|peer| matches!(peer.life().phase, Phase::Hung { .. }));
+        let served = || shared.group(&token.spec.group).any(|other| other.is_usable());
+        if !wanted || !self.allowed(module, now) || hung() || served() {
+            token.life().renew = false;
+            let held_up = peers().any(|peer| peer.life().renew);
+            return if held_up { Turn::Wait } else { Turn::Open };
+        }
+        token.life().renew = true;
+        for peer in peers().filter(|peer| !peer.calls().is_empty()) {
+            shared.pause(peer, "its module is initialised anew for another token's sake");
+        }
+        if peers().any(|peer| !peer.calls().is_empty()) {
+            return Turn::Wait;
+        }
+        token.life().renew = false;
+        let entry = self.0.entry(module.clone()).or_insert((now, 0));
+        *entry = (now, entry.1.saturating_add(1));
+        warn!(module = %module.display(), token = token.spec.name, "module is initialised anew");
+        Turn::Renew
+    }
+
+    fn allowed(&self, module: &Path, now: Instant) -> bool {
+        self.0.get(module).is_none_or(|(last, times)| {
+            let rest = RENEW_REST_MIN.saturating_mul(1 << times.min(&16)).min(RENEW_REST_MAX);
+            now.saturating_duration_since(*last) > rest
+        })
+    }
+}
+
+fn begin(shared: &Arc<Shared>, token: &Arc<Token>, renewal: Option<Renewal>) {
     let (jobs, todo) = sync_channel(JOBS_MAX);
     let generation = token.begin_opening(jobs);
     let thread = {
         let (shared, token) = (Arc::clone(shared), Arc::clone(token));
         std::thread::Builder::new()
             .name(format!("{}-root", token.spec.name))
-            .spawn(move || root::run(&shared, &token, generation, &todo))
+            .spawn(move || root::run(&shared, &token, generation, &todo, renewal))
     };
     if let Err(e) = thread {
         shared.lost(token, generation, &format!("can't start a thread: {e}"));

@@ -65,15 +65,35 @@ impl Store {
         std::fs::create_dir(dir.path().join("tokens")).expect("tokens");
         let mut store = Self { dir, label: label.to_owned(), serial: String::new() };
         store.write_files();
+        store.init_token(label);
+        store.serial = store.serials().remove(0);
+        store
+    }
+
+    fn init_token(&self, label: &str) {
         let made = Command::new("softhsm2-util")
             .args(["--init-token", "--free", "--label", label, "--so-pin", "so-pin-of-a-test"])
             .args(["--pin", PIN])
-            .env("SOFTHSM2_CONF", store.path("softhsm2.conf"))
+            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
             .output()
             .expect("softhsm2-util is missing: apt-get install softhsm2");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        store.serial = store.read_serial();
-        store
+    }
+
+    /// Another, empty token in this store, behind the same module: its setting.
+    pub fn with_second_token(&self, name: &str, group: &str) -> TokenSpec {
+        self.init_token("second");
+        let serial = self.serials().into_iter().find(|s| *s != self.serial).expect("another");
+        TokenSpec { label: "second".to_owned(), serial, ..self.spec(name, group) }
+    }
+
+    /// The directory of the store's first token: SoftHSM ends its name with the serial number.
+    pub fn token_dir(&self) -> PathBuf {
+        let dirs = std::fs::read_dir(self.path("tokens")).expect("tokens");
+        let name = |path: &PathBuf| path.display().to_string().replace('-', "");
+        dirs.map(|entry| entry.expect("entry").path())
+            .find(|path| name(path).ends_with(&self.serial))
+            .expect("a directory")
     }
 
     /// Another store whose token holds what this one's does: cloned by the HSM's own means. Only
@@ -137,15 +157,15 @@ impl Store {
         std::fs::rename(fresh, self.path("pin")).expect("rename");
     }
 
-    fn read_serial(&self) -> String {
+    fn serials(&self) -> Vec<String> {
         let shown = Command::new("softhsm2-util")
             .arg("--show-slots")
             .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
             .output()
             .expect("softhsm2-util");
         let text = String::from_utf8_lossy(&shown.stdout).into_owned();
-        let serial = text.lines().filter_map(|line| line.trim().strip_prefix("Serial number:"));
-        serial.map(str::trim).find(|s| !s.is_empty()).expect("a serial number").to_owned()
+        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("Serial number:"));
+        lines.map(|serial| serial.trim().to_owned()).filter(|serial| !serial.is_empty()).collect()
     }
 
     /// Sets the shim's rules.

@@ -254,3 +254,41 @@ fn a_module_that_forgot_its_initialisation_is_initialised_again() {
     assert_eq!(store.calls("C_Initialize"), initialised + 1);
     running.sign_all(&key, 1);
 }
+
+#[test]
+fn a_store_that_goes_away_and_comes_back_signs_again() {
+    // SoftHSM itself never sees it again: its module has to be initialised anew.
+    let state = tempfile::tempdir().expect("directory");
+    let (store, key, running) = alone(state.path());
+    running.sign_all(&key, 5);
+    let (here, away) = (store.path("tokens"), store.path("unplugged"));
+    std::fs::rename(&here, &away).expect("unplug");
+    until("signing to fail", || match running.tokens.sign_zone(&key.id(), messages(1)).remove(0) {
+        Ok(_) => Err("still signs".to_owned()),
+        Err(_) => Ok(()),
+    });
+    running.until_unusable("zsk-a", "");
+    std::fs::rename(&away, &here).expect("plug in");
+    until("signing to work", || {
+        running.tokens.sign_zone(&key.id(), messages(1)).remove(0).map_err(|e| e.to_string())
+    });
+    running.until_usable("zsk-a");
+}
+
+#[test]
+fn a_module_renewed_for_one_token_brings_back_its_others_too() {
+    let store = Store::new("zsk");
+    let second = store.with_second_token("ksk-a", "ksk");
+    let key = store.seed("cs-1");
+    let state = tempfile::tempdir().expect("directory");
+    let specs = vec![store.spec("zsk-a", "zsk"), second];
+    let running = Running::start(state.path(), specs, vec![zsk(&key, "cs-1", "zsk")]);
+    running.until_usable("ksk-a");
+    let (here, away) = (store.token_dir(), store.path("unplugged"));
+    std::fs::rename(&here, &away).expect("unplug");
+    running.until_unusable("zsk-a", "");
+    std::fs::rename(&away, &here).expect("plug in");
+    running.until_usable("zsk-a");
+    running.until_usable("ksk-a");
+    running.sign_all(&key, 5);
+}
