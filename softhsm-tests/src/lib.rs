@@ -5,7 +5,13 @@
 //! the CLI shows, how a program ends. On signed zones verifiers that share no code with
 //! Countersign have the last word ([`oracle`]).
 
+pub mod ask;
+pub mod binaries;
 pub mod bind;
+pub mod chain;
+pub mod daemon;
+pub mod fake_primary;
+pub mod keeper;
 pub mod nsd;
 pub mod oracle;
 pub mod pki;
@@ -13,10 +19,12 @@ pub mod ports;
 pub mod process;
 pub mod query;
 pub mod scratch;
+pub mod shim;
 pub mod token;
 pub mod tools;
 pub mod unbound;
 pub mod users;
 pub mod wait;
+pub mod zones;
 
 pub use scratch::{Scratch, story};

@@ -1,0 +1,338 @@
+//! Everything that stands between a customer's zone and the world: hidden primary, keeper with
+//! its tokens, daemon, secondary.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::bind::{Primary, PrimarySpec, Secondary, SecondarySpec};
+use crate::daemon::{Daemon, DaemonSpec, Peer};
+use crate::keeper::{Held, Keeper, KeeperSpec};
+use crate::pki::{Authority, Identity};
+use crate::scratch::Scratch;
+use crate::token::{Token, TokenStore};
+use crate::tools::softhsm_module;
+use crate::unbound::Resolver;
+use crate::users::User;
+use crate::wait::{SOON, until};
+use crate::zones::{self, ZONE};
+use crate::{oracle, ports, query};
+
+/// What a chain is built from. [`Plan::default`] is one KSK token, one ZSK token, P-256, NSEC3,
+/// and the primary's own serial, so that a story can name the serial it waits for.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The primary's zone.
+    pub content: String,
+    /// Algorithm number.
+    pub algorithm: u8,
+    /// Modulus size, for RSA.
+    pub rsa_bits: Option<u16>,
+    /// `nsec`, `nsec3` or `nsec3-opt-out`.
+    pub denial: &'static str,
+    /// `keep`, `increment`, `unixtime` or `date-counter`.
+    pub serial: &'static str,
+    /// One CSK instead of KSK and ZSK.
+    pub csk: bool,
+    /// Puts this module in front of SoftHSM for the ZSK's token.
+    pub zsk_module: Option<PathBuf>,
+    /// Milliseconds that one PKCS#11 call may take.
+    pub deadline_ms: Option<u64>,
+    /// More environment for the keeper.
+    pub environment: BTreeMap<String, String>,
+    /// More TOML for the daemon.
+    pub daemon_more: String,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            content: zones::example(1),
+            algorithm: 13,
+            rsa_bits: None,
+            denial: "nsec3",
+            serial: "keep",
+            csk: false,
+            zsk_module: None,
+            deadline_ms: None,
+            environment: BTreeMap::new(),
+            daemon_more: String::new(),
+        }
+    }
+}
+
+/// The whole chain. Parts that were not started are absent.
+#[derive(Debug)]
+pub struct Chain<'s> {
+    /// The story's directory.
+    pub scratch: &'s Scratch,
+    /// The tokens' store.
+    pub store: TokenStore,
+    /// Tokens by name in the keeper's configuration: `ksk-a`, `zsk-a`, and what a story added.
+    pub tokens: BTreeMap<String, Token>,
+    /// The keeper.
+    pub keeper: Keeper,
+    /// The daemon.
+    pub daemon: Daemon,
+    /// What the daemon is configured with.
+    pub daemon_spec: DaemonSpec,
+    /// The hidden primary.
+    pub primary: Option<Primary>,
+    /// The secondary.
+    pub secondary: Option<Secondary>,
+    /// Certificates, by the peers' names.
+    pub identities: BTreeMap<&'static str, Identity>,
+    /// The authority that all of them trust.
+    pub ca: PathBuf,
+    /// Where the secondary listens.
+    pub secondary_port: u16,
+    keeper_spec: KeeperSpec,
+    plan: Plan,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("ca", &self.ca).finish_non_exhaustive()
+    }
+}
+
+impl<'s> Chain<'s> {
+    /// Makes tokens, certificates and configurations. Nothing runs yet.
+    pub fn prepare(scratch: &'s Scratch, plan: Plan, authority: &Authority) -> Result<Self> {
+        let store = TokenStore::new(scratch)?;
+        let mut tokens = BTreeMap::from([("ksk-a".to_owned(), store.init("ksk", "ksk-pin-4711")?)]);
+        if !plan.csk {
+            tokens.insert("zsk-a".to_owned(), store.init("zsk", "zsk-pin-0815")?);
+        }
+        let keeper_spec = keeper_spec(&plan, &store, &tokens)?;
+        let keeper = Keeper::prepare(scratch, &keeper_spec)?;
+        let daemon = Daemon::prepare(scratch, ZONE)?;
+        let identities = BTreeMap::from([
+            ("primary", authority.issue(scratch, "primary.test", User::Harness)?),
+            ("signer", authority.issue(scratch, "signer.test", User::Daemon)?),
+            ("secondary", authority.issue(scratch, "secondary.test", User::Harness)?),
+            ("ops", authority.issue(scratch, "ops.test", User::Harness)?),
+        ]);
+        let secondary_port = ports::free()?;
+        let daemon_spec = DaemonSpec {
+            zone: ZONE.to_owned(),
+            identity: identities["signer"].clone(),
+            ca: authority.ca.clone(),
+            keeper_socket: keeper.socket.clone(),
+            peers: vec![Peer {
+                name: "secondary-1".to_owned(),
+                san: "secondary.test".to_owned(),
+                transfer_from: None,
+                notify: Some(secondary_port),
+            }],
+            more: plan.daemon_more.clone(),
+        };
+        Ok(Self {
+            scratch,
+            store,
+            tokens,
+            keeper,
+            daemon,
+            daemon_spec,
+            primary: None,
+            secondary: None,
+            identities,
+            ca: authority.ca.clone(),
+            secondary_port,
+            keeper_spec,
+            plan,
+        })
+    }
+
+    /// Prepares and starts everything, and waits until the secondary serves a first version.
+    pub fn start(scratch: &'s Scratch, plan: Plan) -> Result<Self> {
+        let authority = Authority::new(scratch, "ca")?;
+        let mut chain = Self::prepare(scratch, plan, &authority)?;
+        chain.start_all()?;
+        chain.wait_for_secondary("a first version", |_| true)?;
+        Ok(chain)
+    }
+
+    /// Starts keeper, primary, daemon and secondary.
+    pub fn start_all(&mut self) -> Result<()> {
+        self.keeper.start()?;
+        self.start_primary()?;
+        self.daemon.start()?;
+        self.start_secondary()
+    }
+
+    /// Starts the primary and tells the daemon's configuration where it is.
+    pub fn start_primary(&mut self) -> Result<()> {
+        let primary = Primary::start(
+            self.scratch,
+            &PrimarySpec {
+                name: "primary",
+                zone: ZONE,
+                content: &self.plan.content,
+                identity: &self.identities["primary"],
+                client_ca: &self.ca,
+                notify_port: self.daemon.dns_port,
+            },
+        )?;
+        self.use_primary("primary-1", "primary.test", primary.xot_port)?;
+        self.primary = Some(primary);
+        Ok(())
+    }
+
+    /// Writes the daemon's configuration with the primary on `port`.
+    pub fn use_primary(&mut self, name: &str, san: &str, port: u16) -> Result<()> {
+        self.daemon_spec.peers.retain(|peer| peer.transfer_from.is_none());
+        self.daemon_spec.peers.push(Peer {
+            name: name.to_owned(),
+            san: san.to_owned(),
+            transfer_from: Some(port),
+            notify: None,
+        });
+        self.daemon.configure(&self.daemon_spec)
+    }
+
+    /// Starts the secondary.
+    pub fn start_secondary(&mut self) -> Result<()> {
+        let spec = SecondarySpec {
+            name: "secondary",
+            zone: ZONE,
+            identity: &self.identities["secondary"],
+            server_ca: &self.ca,
+            server_name: "signer.test",
+            server_port: self.daemon.xot_port,
+            port: self.secondary_port,
+        };
+        self.secondary = Some(Secondary::start(self.scratch, &spec)?);
+        Ok(())
+    }
+
+    /// Tells the keeper of one more token of `group`, for its next start.
+    pub fn add_token(&mut self, name: &str, group: &str, token: Token) -> Result<()> {
+        self.keeper_spec.tokens.push(Held {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            token: token.clone(),
+            module: "softhsm".to_owned(),
+        });
+        self.tokens.insert(name.to_owned(), token);
+        let process = self.keeper.process.take();
+        self.keeper = Keeper::prepare(self.scratch, &self.keeper_spec)?;
+        self.keeper.process = process;
+        Ok(())
+    }
+
+    /// The primary, which must have been started.
+    pub fn primary(&self) -> Result<&Primary> {
+        self.primary.as_ref().ok_or_else(|| anyhow!("the primary was not started"))
+    }
+
+    /// The serial that the secondary serves.
+    pub fn served_serial(&self) -> Result<u32> {
+        query::serial(self.secondary_port, ZONE)
+    }
+
+    /// The zone as the secondary serves it.
+    pub fn served_zone(&self) -> Result<String> {
+        query::axfr(self.secondary_port, ZONE)
+    }
+
+    /// Waits until the secondary serves a serial that `wanted` likes; that serial.
+    pub fn wait_for_secondary(&mut self, what: &str, wanted: impl Fn(u32) -> bool) -> Result<u32> {
+        until(&format!("{what} on the secondary"), SOON, || {
+            if let Some(process) = &mut self.daemon.process {
+                process.check_running()?;
+            }
+            let serial = query::serial(self.secondary_port, ZONE)?;
+            ensure!(wanted(serial), "it serves {serial}");
+            Ok(serial)
+        })
+        .with_context(|| match self.daemon.zone_show() {
+            Ok(shown) => format!("the daemon shows: {shown:#}"),
+            Err(e) => format!("the daemon shows nothing: {e}"),
+        })
+    }
+
+    /// Hands in a new version at the primary.
+    pub fn change_zone(&self, content: &str) -> Result<()> {
+        self.primary()?.replace_zone(content)
+    }
+
+    /// Has ldns and BIND verify what the secondary serves, and unbound validate an answer, a
+    /// wildcard, a name that is not there and a type that is not there.
+    pub fn verify_served(&self) -> Result<()> {
+        let signed = self.served_zone()?;
+        let anchor = oracle::anchor(self.scratch, ZONE, &signed)?;
+        oracle::verify(self.scratch, ZONE, &signed, &anchor)?;
+        let resolver =
+            Resolver::start(self.scratch, "unbound", ZONE, self.secondary_port, &anchor)?;
+        for (name, rtype, rcode) in [
+            ("example.", "SOA", "NOERROR"),
+            ("ns1.example.", "AAAA", "NOERROR"),
+            ("anything.wild.example.", "A", "NOERROR"),
+            ("not-there.example.", "A", "NXDOMAIN"),
+            ("ns2.example.", "AAAA", "NOERROR"),
+            ("non-terminal.example.", "A", "NOERROR"),
+        ] {
+            let answer = resolver.ask(name, rtype)?;
+            ensure!(
+                answer.rcode == rcode && answer.authentic,
+                "unbound on {name} {rtype}, expected {rcode} with AD:\n{}\n{}",
+                answer.text,
+                resolver.process.log()
+            );
+        }
+        Ok(())
+    }
+}
+
+fn keeper_spec(
+    plan: &Plan,
+    store: &TokenStore,
+    tokens: &BTreeMap<String, Token>,
+) -> Result<KeeperSpec> {
+    let mut modules = BTreeMap::from([("softhsm".to_owned(), softhsm_module()?.to_owned())]);
+    if let Some(shim) = &plan.zsk_module {
+        modules.insert("shim".to_owned(), shim.clone());
+    }
+    let held = tokens.iter().map(|(name, token)| {
+        let group = &name[..3];
+        let shimmed = group == "zsk" && plan.zsk_module.is_some();
+        Held {
+            name: name.clone(),
+            group: group.to_owned(),
+            token: token.clone(),
+            module: if shimmed { "shim" } else { "softhsm" }.to_owned(),
+        }
+    });
+    let mut environment = plan.environment.clone();
+    environment.insert("SOFTHSM2_CONF".to_owned(), store.conf.display().to_string());
+    Ok(KeeperSpec {
+        modules,
+        tokens: held.collect(),
+        policies_and_zones: policy(plan)?,
+        deadline_ms: plan.deadline_ms,
+        environment,
+    })
+}
+
+fn policy(plan: &Plan) -> Result<String> {
+    let mut text = format!("[policy.default]\nalgorithm = {}\n", plan.algorithm);
+    if let Some(bits) = plan.rsa_bits {
+        writeln!(text, "rsa_bits = {bits}")?;
+    }
+    if plan.csk {
+        text.push_str("keys = \"csk\"\nksk_group = \"ksk\"\n");
+    } else {
+        text.push_str("keys = \"ksk-zsk\"\nksk_group = \"ksk\"\nzsk_group = \"zsk\"\n");
+    }
+    write!(
+        text,
+        "denial = \"{}\"\nserial = \"{}\"\ndnskey_ttl_s = 3600\nttl_max_s = 86400\n\
+         validity_s = 1209600\nrefresh_s = 604800\ninception_offset_s = 3600\n\
+         [zone.\"{ZONE}\"]\npolicy = \"default\"\n",
+        plan.denial, plan.serial
+    )?;
+    Ok(text)
+}
