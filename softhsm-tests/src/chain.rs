@@ -40,8 +40,8 @@ pub struct Plan {
     pub zsk_module: Option<PathBuf>,
     /// Milliseconds that one PKCS#11 call may take.
     pub deadline_ms: Option<u64>,
-    /// More environment for the keeper.
-    pub environment: BTreeMap<String, String>,
+    /// More TOML for the founding.
+    pub founding_more: String,
     /// More TOML for the daemon.
     pub daemon_more: String,
 }
@@ -57,7 +57,7 @@ impl Default for Plan {
             csk: false,
             zsk_module: None,
             deadline_ms: None,
-            environment: BTreeMap::new(),
+            founding_more: String::new(),
             daemon_more: String::new(),
         }
     }
@@ -85,22 +85,16 @@ pub struct Chain<'s> {
     /// Certificates, by the peers' names.
     pub identities: BTreeMap<&'static str, Identity>,
     /// The authority that all of them trust.
-    pub ca: PathBuf,
+    pub authority: Authority,
     /// Where the secondary listens.
     pub secondary_port: u16,
     keeper_spec: KeeperSpec,
     plan: Plan,
 }
 
-impl std::fmt::Debug for Authority {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("ca", &self.ca).finish_non_exhaustive()
-    }
-}
-
 impl<'s> Chain<'s> {
     /// Makes tokens, certificates and configurations. Nothing runs yet.
-    pub fn prepare(scratch: &'s Scratch, plan: Plan, authority: &Authority) -> Result<Self> {
+    pub fn prepare(scratch: &'s Scratch, plan: Plan, authority: Authority) -> Result<Self> {
         let store = TokenStore::new(scratch)?;
         let mut tokens = BTreeMap::from([("ksk-a".to_owned(), store.init("ksk", "ksk-pin-4711")?)]);
         if !plan.csk {
@@ -127,6 +121,7 @@ impl<'s> Chain<'s> {
                 transfer_from: None,
                 notify: Some(secondary_port),
             }],
+            more_secondaries: Vec::new(),
             more: plan.daemon_more.clone(),
         };
         Ok(Self {
@@ -139,7 +134,7 @@ impl<'s> Chain<'s> {
             primary: None,
             secondary: None,
             identities,
-            ca: authority.ca.clone(),
+            authority,
             secondary_port,
             keeper_spec,
             plan,
@@ -148,8 +143,18 @@ impl<'s> Chain<'s> {
 
     /// Prepares and starts everything, and waits until the secondary serves a first version.
     pub fn start(scratch: &'s Scratch, plan: Plan) -> Result<Self> {
+        Self::start_with(scratch, plan, |_| {})
+    }
+
+    /// The same, with a change of plan between preparing and starting.
+    pub fn start_with(
+        scratch: &'s Scratch,
+        plan: Plan,
+        change: impl FnOnce(&mut Self),
+    ) -> Result<Self> {
         let authority = Authority::new(scratch, "ca")?;
-        let mut chain = Self::prepare(scratch, plan, &authority)?;
+        let mut chain = Self::prepare(scratch, plan, authority)?;
+        change(&mut chain);
         chain.start_all()?;
         chain.wait_for_secondary("a first version", |_| true)?;
         Ok(chain)
@@ -172,7 +177,7 @@ impl<'s> Chain<'s> {
                 zone: ZONE,
                 content: &self.plan.content,
                 identity: &self.identities["primary"],
-                client_ca: &self.ca,
+                client_ca: &self.authority.ca,
                 notify_port: self.daemon.dns_port,
             },
         )?;
@@ -199,7 +204,7 @@ impl<'s> Chain<'s> {
             name: "secondary",
             zone: ZONE,
             identity: &self.identities["secondary"],
-            server_ca: &self.ca,
+            server_ca: &self.authority.ca,
             server_name: "signer.test",
             server_port: self.daemon.xot_port,
             port: self.secondary_port,
@@ -306,8 +311,8 @@ fn keeper_spec(
             module: if shimmed { "shim" } else { "softhsm" }.to_owned(),
         }
     });
-    let mut environment = plan.environment.clone();
-    environment.insert("SOFTHSM2_CONF".to_owned(), store.conf.display().to_string());
+    let environment =
+        BTreeMap::from([("SOFTHSM2_CONF".to_owned(), store.conf.display().to_string())]);
     Ok(KeeperSpec {
         modules,
         tokens: held.collect(),
@@ -334,5 +339,6 @@ fn policy(plan: &Plan) -> Result<String> {
          [zone.\"{ZONE}\"]\npolicy = \"default\"\n",
         plan.denial, plan.serial
     )?;
+    text.push_str(&plan.founding_more);
     Ok(text)
 }

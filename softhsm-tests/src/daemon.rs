@@ -42,6 +42,8 @@ pub struct DaemonSpec {
     pub keeper_socket: PathBuf,
     /// Primaries and secondaries.
     pub peers: Vec<Peer>,
+    /// Names of secondaries that `more` describes.
+    pub more_secondaries: Vec<String>,
     /// More TOML, after everything else.
     pub more: String,
 }
@@ -134,6 +136,7 @@ impl Daemon {
                 secondaries.push(peer.name.as_str());
             }
         }
+        secondaries.extend(spec.more_secondaries.iter().map(String::as_str));
         write!(
             conf,
             "[zone.\"{}\"]\nprimaries = {primaries:?}\nsecondaries = {secondaries:?}\n\
@@ -182,12 +185,12 @@ impl Daemon {
         })
     }
 
-    /// The same with `--json`, which must end well.
+    /// The same with `--json`. It must end well (0), or with something that needs attention (4).
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
         let arguments: Vec<&str> =
             std::iter::once("--json").chain(arguments.iter().copied()).collect();
         let output = self.cli(&arguments)?;
-        if !output.status.success() {
+        if !matches!(output.status.code(), Some(0 | 4)) {
             bail!("countersign {arguments:?} ended with {}: {}", output.status, output.stderr);
         }
         serde_json::from_str(&output.stdout)
@@ -197,6 +200,40 @@ impl Daemon {
     /// What `countersign zone show` says of the zone.
     pub fn zone_show(&self) -> Result<Value> {
         self.json(&["zone", "show", &self.zone])
+    }
+
+    /// The reason of the zone's alarm of one of `kinds`; an error while there is none.
+    pub fn alarm(&self, kinds: &[&str]) -> Result<String> {
+        let shown = self.zone_show()?;
+        shown["alarms"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|alarm| kinds.iter().any(|kind| alarm["kind"] == *kind))
+            .map(|alarm| alarm["reason"].as_str().unwrap_or_default().to_owned())
+            .ok_or_else(|| anyhow!("no alarm of {kinds:?} in {shown:#}"))
+    }
+
+    /// An error while anything about the zone needs attention.
+    pub fn no_alarm(&self) -> Result<()> {
+        let output = self.cli(&["zone", "show", &self.zone])?;
+        if output.status.code() != Some(0) {
+            bail!("countersign zone show ended with {}:\n{}", output.status, output.stdout);
+        }
+        Ok(())
+    }
+
+    /// The state of a token, and the reason when it is unusable.
+    pub fn token_state(&self, name: &str) -> Result<(String, String)> {
+        let status = self.json(&["hsm", "status"])?;
+        let token = status["tokens"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|token| token["name"] == name)
+            .ok_or_else(|| anyhow!("no token {name} in {status:#}"))?;
+        let text = |field: &str| token[field].as_str().unwrap_or_default().to_owned();
+        Ok((text("state"), text("reason")))
     }
 
     /// The serial that the daemon itself serves to its peers.

@@ -16,10 +16,10 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::pki::Identity;
 
-/// How the transfer goes wrong. SOA queries are always answered well, with serial 2.
+/// How the transfer goes wrong. SOA queries are always answered well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// None: the whole zone, serial 2.
+    /// None: the whole zone.
     None,
     /// The connection ends after half the records.
     HalfTransfer,
@@ -56,14 +56,16 @@ pub struct FakePrimary {
 
 #[derive(Debug)]
 struct State {
-    fault: Mutex<Fault>,
+    /// What goes wrong, and the serial.
+    fault: Mutex<(Fault, u32)>,
     transfers: AtomicUsize,
     stopping: AtomicBool,
 }
 
 impl FakePrimary {
-    /// Starts it on `port` with a certificate of its own, asking for one of `client_ca`.
-    pub fn start(port: u16, identity: &Identity, client_ca: &Path, fault: Fault) -> Result<Self> {
+    /// Starts it on `port` with a certificate of its own, asking for one of `client_ca`. It gives
+    /// a whole zone with serial 1 until [`Self::set`].
+    pub fn start(port: u16, identity: &Identity, client_ca: &Path) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(client_ca)?)?;
@@ -81,7 +83,7 @@ impl FakePrimary {
         let config = Arc::new(config);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         let state = Arc::new(State {
-            fault: Mutex::new(fault),
+            fault: Mutex::new((Fault::None, 1)),
             transfers: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });
@@ -101,9 +103,9 @@ impl FakePrimary {
         Ok(Self { port, state, thread: Some(thread) })
     }
 
-    /// Misbehaves otherwise from the next transfer on.
-    pub fn set(&self, fault: Fault) {
-        *self.state.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    /// Has a new serial, and misbehaves otherwise, from the next transfer on.
+    pub fn set(&self, fault: Fault, serial: u32) {
+        *self.state.fault.lock().unwrap_or_else(PoisonError::into_inner) = (fault, serial);
         self.state.transfers.store(0, Ordering::SeqCst);
     }
 
@@ -132,12 +134,12 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, state: &State) -> Result<
         let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
         tls.read_exact(&mut query)?;
         let question = Question::read(&query).context("a query with one question")?;
+        let (fault, serial) = *state.fault.lock().unwrap_or_else(PoisonError::into_inner);
         if question.rtype == TYPE_SOA {
-            send(&mut tls, &message(&question, &[soa(2)]))?;
+            send(&mut tls, &message(&question, &[soa(serial)]))?;
         } else if question.rtype == TYPE_AXFR {
             state.transfers.fetch_add(1, Ordering::SeqCst);
-            let fault = *state.fault.lock().unwrap_or_else(PoisonError::into_inner);
-            transfer(&mut tls, &question, fault, state)?;
+            transfer(&mut tls, &question, (fault, serial), state)?;
             if fault == Fault::HalfTransfer {
                 return Ok(());
             }
@@ -166,29 +168,34 @@ impl Question {
     }
 }
 
-fn transfer(out: &mut impl Write, question: &Question, fault: Fault, state: &State) -> Result<()> {
+fn transfer(
+    out: &mut impl Write,
+    question: &Question,
+    (fault, serial): (Fault, u32),
+    state: &State,
+) -> Result<()> {
     let body = [ns(), host("ns1"), host("ns2"), host("faked")].concat();
     let records = [ns(), host("ns1"), host("ns2"), host("faked")];
     let whole = |closing: u32| {
-        let mut all = vec![soa(2)];
+        let mut all = vec![soa(serial)];
         all.extend(records.iter().cloned());
         all.push(soa(closing));
         all
     };
     match fault {
-        Fault::None => send(out, &message(question, &whole(2))),
-        Fault::OtherClosingSoa => send(out, &message(question, &whole(3))),
-        Fault::HalfTransfer => send(out, &message(question, &[soa(2), body])),
+        Fault::None => send(out, &message(question, &whole(serial))),
+        Fault::OtherClosingSoa => send(out, &message(question, &whole(serial + 1))),
+        Fault::HalfTransfer => send(out, &message(question, &[soa(serial), body])),
         Fault::OtherQuestion => {
             let other = Question {
                 id: question.id,
                 wire: [&b"\x05other\x00"[..], &TYPE_AXFR.to_be_bytes(), &[0, 1]].concat(),
                 rtype: TYPE_AXFR,
             };
-            send(out, &message(&other, &whole(2)))
+            send(out, &message(&other, &whole(serial)))
         }
         Fault::CompressionLoop => {
-            let mut looping = message(question, &[soa(2)]);
+            let mut looping = message(question, &[soa(serial)]);
             let at = looping.len() as u16;
             let mut record = (0xc000 | at).to_be_bytes().to_vec();
             record.extend(rest(TYPE_A, &[192, 0, 2, 9]));
@@ -197,12 +204,12 @@ fn transfer(out: &mut impl Write, question: &Question, fault: Fault, state: &Sta
             send(out, &looping)
         }
         Fault::OutOfZone => {
-            let mut all = whole(2);
+            let mut all = whole(serial);
             all.insert(2, [&b"\x04evil\x04test\x00"[..], &rest(TYPE_A, &[192, 0, 2, 9])].concat());
             send(out, &message(question, &all))
         }
         Fault::Drip => {
-            let message = message(question, &whole(2));
+            let message = message(question, &whole(serial));
             let mut framed = (message.len() as u16).to_be_bytes().to_vec();
             framed.extend(message);
             for octet in framed {
@@ -216,7 +223,7 @@ fn transfer(out: &mut impl Write, question: &Question, fault: Fault, state: &Sta
             Ok(())
         }
         Fault::Endless => {
-            send(out, &message(question, &[soa(2), ns(), host("ns1"), host("ns2")]))?;
+            send(out, &message(question, &[soa(serial), ns(), host("ns1"), host("ns2")]))?;
             for number in 0_u64.. {
                 if state.stopping.load(Ordering::SeqCst) {
                     break;

@@ -18,6 +18,12 @@ pub struct Authority {
     pub ca: PathBuf,
 }
 
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("ca", &self.ca).finish_non_exhaustive()
+    }
+}
+
 /// A certificate with its key, as files.
 #[derive(Debug, Clone)]
 pub struct Identity {

@@ -58,6 +58,28 @@ pub fn axfr(port: u16, zone: &str) -> Result<String> {
     Ok(text)
 }
 
+/// The whole zone by XoT, one record a line, as whoever `identity` is.
+pub fn axfr_over_tls(
+    port: u16,
+    zone: &str,
+    identity: &Identity,
+    server_ca: &Path,
+    server_name: &str,
+) -> Result<String> {
+    let text = run_ok(
+        dig(port)?
+            .arg(format!("+tls-ca={}", server_ca.display()))
+            .arg(format!("+tls-hostname={server_name}"))
+            .arg(format!("+tls-certfile={}", identity.cert.display()))
+            .arg(format!("+tls-keyfile={}", identity.key.display()))
+            .args(["+tls", "+noall", "+answer", "+onesoa", "-q", zone, "-t", "AXFR"]),
+    )?;
+    if !text.contains("SOA") {
+        bail!("no transfer: {text:?}");
+    }
+    Ok(text)
+}
+
 /// Asks over TLS. `identity` is the client's certificate, if it shows one. Whether there was an
 /// answer is for the caller to read: with TLS 1.3 a refused client learns of it only then.
 pub fn over_tls(

@@ -43,13 +43,21 @@ pub fn example_with(serial: u32, marker: &str) -> String {
     format!("{}{marker} IN TXT \"serial {serial}\"\n", example(serial))
 }
 
-/// `count` hosts, for stories that need signing to take a while.
+/// `count` hosts, for stories that need signing to take a while. From one serial to the next all
+/// of their addresses change, so that no signature can be kept.
 pub fn hosts(serial: u32, count: u32) -> String {
     let mut text = example(serial);
     for host in 0..count {
         let (high, low) = (host / 250, host % 250 + 1);
-        text.extend(["host-", &host.to_string(), " IN A 198.18."]);
-        text.extend([&high.to_string(), ".", &low.to_string(), "\n"]);
+        text.extend(["host-", &host.to_string(), " IN A 198."]);
+        text.extend([
+            &(18 + serial % 2).to_string(),
+            ".",
+            &high.to_string(),
+            ".",
+            &low.to_string(),
+            "\n",
+        ]);
     }
     text
 }

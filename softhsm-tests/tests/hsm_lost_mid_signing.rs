@@ -1,0 +1,119 @@
+//! The HSM goes away, or hangs, in the middle of signing a version. The last good version stays
+//! up, an alarm says why, and when the HSM is back the new version goes out without a restart of
+//! the daemon.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::json;
+use softhsm_tests::chain::{Chain, Plan};
+use softhsm_tests::shim::Shim;
+use softhsm_tests::wait::{SOON, throughout, until};
+use softhsm_tests::{story, zones};
+
+/// Enough that signing all of it takes a while, with signatures left to make after the fault.
+const HOSTS: u32 = 2_000;
+
+#[test]
+fn hsm_lost_mid_signing() {
+    story(|scratch| {
+        let shim = Shim::install(scratch)?;
+        let plan = Plan {
+            content: zones::hosts(1, HOSTS),
+            zsk_module: Some(shim.module.clone()),
+            ..Plan::default()
+        };
+        let mut chain = Chain::start(scratch, plan)?;
+        let (keeper, daemon) = (chain.keeper.running()?.pid(), chain.daemon.running()?.pid());
+
+        let lost = json!({ "return": "CKR_DEVICE_REMOVED" });
+        shim.rules(&json!([
+            { "call": "C_Sign", "from": 500, "action": lost },
+            { "call": "C_OpenSession", "every": true, "action": lost },
+            { "call": "C_GetTokenInfo", "every": true, "action": lost },
+        ]))?;
+        chain.change_zone(&zones::hosts(2, HOSTS))?;
+        until("an alarm", SOON, || chain.daemon.alarm(&["signing-failed"]))?;
+        let (state, reason) = chain.daemon.token_state("zsk-a")?;
+        ensure!(state != "usable", "zsk-a is {state}: {reason}");
+        ensure!(chain.served_serial()? == 1 && chain.daemon.serial()? == 1);
+        chain.verify_served()?;
+
+        shim.rules(&json!([]))?;
+        chain.wait_for_secondary("serial 2", |serial| serial == 2)?;
+        chain.verify_served()?;
+        until("no alarm", SOON, || chain.daemon.no_alarm())?;
+        ensure!(chain.keeper.running()?.pid() == keeper, "the keeper was restarted");
+        ensure!(chain.daemon.running()?.pid() == daemon, "the daemon was restarted");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_hsm_that_hangs_costs_the_keeper_not_the_zone() {
+    story(|scratch| {
+        let shim = Shim::install(scratch)?;
+        let plan = Plan {
+            content: zones::hosts(1, HOSTS),
+            zsk_module: Some(shim.module.clone()),
+            deadline_ms: Some(1_000),
+            ..Plan::default()
+        };
+        let mut chain = Chain::start(scratch, plan)?;
+        let daemon = chain.daemon.running()?.pid();
+        shim.rules(&json!([{ "call": "C_Sign", "from": 300, "action": "hang" }]))?;
+        chain.change_zone(&zones::hosts(2, HOSTS))?;
+
+        // No token of the group is left, so the keeper ends, for its supervisor to start again.
+        let status = chain.keeper.wait_for_end(SOON)?;
+        ensure!(status.code() == Some(3), "the keeper ended with {status}");
+        until("an alarm", SOON, || chain.daemon.alarm(&["signing-failed"]))?;
+        ensure!(chain.served_serial()? == 1 && chain.daemon.serial()? == 1);
+
+        shim.rules(&json!([]))?;
+        chain.keeper.start()?;
+        chain.wait_for_secondary("serial 2", |serial| serial == 2)?;
+        chain.verify_served()?;
+        ensure!(chain.daemon.running()?.pid() == daemon, "the daemon was restarted");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_hsm_that_is_slow_delays_and_nothing_else() {
+    story(|scratch| {
+        let shim = Shim::install(scratch)?;
+        let plan = Plan { zsk_module: Some(shim.module.clone()), ..Plan::default() };
+        let mut chain = Chain::start(scratch, plan)?;
+        shim.rules(&json!([{ "call": "C_Sign", "every": true, "action": { "delay_ms": 50 } }]))?;
+        chain.change_zone(&zones::hosts(2, 50))?;
+        chain.wait_for_secondary("serial 2", |serial| serial == 2)?;
+        chain.verify_served()
+    });
+}
+
+#[test]
+fn a_token_that_is_away_at_start_is_used_when_it_comes() {
+    story(|scratch| {
+        let shim = Shim::install(scratch)?;
+        let away = json!({ "return": "CKR_TOKEN_NOT_PRESENT" });
+        shim.rules(&json!([
+            { "call": "C_GetTokenInfo", "every": true, "action": away },
+            { "call": "C_OpenSession", "every": true, "action": away },
+        ]))?;
+        let plan = Plan { zsk_module: Some(shim.module.clone()), ..Plan::default() };
+        let authority = softhsm_tests::pki::Authority::new(scratch, "ca")?;
+        let mut chain = Chain::prepare(scratch, plan, authority)?;
+        chain.start_all()?;
+        until("an alarm", SOON, || chain.daemon.alarm(&["no-version", "signing-failed"]))?;
+        let (state, reason) = chain.daemon.token_state("zsk-a")?;
+        ensure!(state != "usable", "zsk-a is {state}: {reason}");
+        throughout("waiting for the token", Duration::from_secs(2), || {
+            ensure!(chain.daemon.serial().is_err(), "a zone without a ZSK is up");
+            Ok(())
+        })?;
+        shim.rules(&json!([]))?;
+        chain.wait_for_secondary("a first version", |_| true)?;
+        chain.verify_served()
+    });
+}
