@@ -11,7 +11,7 @@ use crate::ports;
 use crate::process::Process;
 use crate::query;
 use crate::scratch::{Scratch, write};
-use crate::tools::tool;
+use crate::tools::daemon;
 use crate::users::{User, command};
 use crate::wait::{SOON, until};
 
@@ -154,7 +154,7 @@ zone "{zone}" {{ type secondary; file "zone"; masterfile-format text;
 fn named(dir: &Path, name: &str, conf: &str) -> Result<Process> {
     let path = dir.join("named.conf");
     write(&path, conf, User::Harness, 0o644)?;
-    let mut command = command(User::Harness, &tool("named")?)?;
+    let mut command = command(User::Harness, &daemon("named")?)?;
     command.args(["-g", "-4", "-n", "1", "-c"]).arg(&path);
     Process::spawn(name, command, &dir.join("named.log"))
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::bind::SecondarySpec;
 use crate::process::Process;
 use crate::scratch::{Scratch, write};
-use crate::tools::tool;
+use crate::tools::daemon;
 use crate::users::{User, command};
 
 /// A public secondary.
@@ -63,7 +63,7 @@ zone:
         );
         let path = dir.join("nsd.conf");
         write(&path, &conf, User::Harness, 0o644)?;
-        let mut command = command(User::Harness, &tool("nsd")?)?;
+        let mut command = command(User::Harness, &daemon("nsd")?)?;
         command.args(["-d", "-c"]).arg(&path);
         let process = Process::spawn(spec.name, command, &dir.join("nsd.log"))?;
         Ok(Self { process, port: spec.port })

@@ -5,6 +5,8 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::users;
+
 /// Program and Debian 12 package. What is not listed here is not run.
 const PACKAGES: &[(&str, &str)] = &[
     ("dig", "bind9-dnsutils"),
@@ -43,6 +45,24 @@ pub fn tool(program: &str) -> Result<PathBuf> {
         .map(|dir| dir.join(program))
         .find(|candidate| candidate.is_file())
         .ok_or_else(|| anyhow!("{program} is missing: apt-get install {package}"))
+}
+
+/// A copy of the daemon `program`. Debian's AppArmor profiles go by path and let named and unbound
+/// read the system's own configuration only; a copy is free to read a story's.
+pub fn daemon(program: &str) -> Result<PathBuf> {
+    let original = tool(program)?;
+    let dir = users::shared_dir()?.join("daemons");
+    std::fs::create_dir_all(&dir)?;
+    let copy = dir.join(program);
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    if modified(&copy).is_ok_and(|copied| modified(&original).is_ok_and(|made| copied > made)) {
+        return Ok(copy);
+    }
+    // Renamed into place: another story may be starting from it right now.
+    let fresh = dir.join(format!("{program}.{}", std::process::id()));
+    std::fs::copy(&original, &fresh)?;
+    std::fs::rename(&fresh, &copy)?;
+    Ok(copy)
 }
 
 /// The SoftHSM module, or which package to install.

@@ -6,7 +6,7 @@ use crate::ports;
 use crate::process::Process;
 use crate::query::{self, Answer};
 use crate::scratch::{Scratch, write};
-use crate::tools::tool;
+use crate::tools::daemon;
 use crate::users::{User, command};
 use crate::wait::{SOON, until};
 
@@ -63,7 +63,7 @@ stub-zone:
         );
         let path = dir.join("unbound.conf");
         write(&path, &conf, User::Harness, 0o644)?;
-        let mut command = command(User::Harness, &tool("unbound")?)?;
+        let mut command = command(User::Harness, &daemon("unbound")?)?;
         command.args(["-d", "-c"]).arg(&path);
         let process = Process::spawn(name, command, &dir.join("unbound.log"))?;
         let mut resolver = Self { process, port };

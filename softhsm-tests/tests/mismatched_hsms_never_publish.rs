@@ -1,4 +1,4 @@
-//! What made `.de` bogus on 5 May 2026: two HSMs answer for a key with one label and one CKA_ID,
+//! What made `.de` bogus on 5 May 2026: two HSMs answer for a key with one label and one `CKA_ID`,
 //! but hold different keys. Here the key is refused, and the last good version stays up.
 
 use std::time::Duration;

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change goes in. Its last line says `N passed, N failed`,
+# and it ends with 0 only if nothing failed. On a fresh Debian 12 with a Rust toolchain it installs
+# the rest itself, with root or sudo.
+#
+# As root the tests run keeper and daemon as two users (numeric ids, so none has to be made).
+# Without root they run as one user, and the stories that need two say so and check what is left.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=needs.sh
+. "$here/needs.sh"
+cd "$here/.."
+export CARGO_TERM_COLOR=never
+[ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
+
+needs_to_build
+needs named:bind9 dig:bind9-dnsutils dnssec-verify:bind9-utils kdig:knot-dnsutils nsd:nsd \
+  unbound:unbound ldns-verify-zone:ldnsutils softhsm2-util:softhsm2 pkcs11-tool:opensc \
+  openssl:openssl setpriv:util-linux mount:mount shellcheck:shellcheck
+[ "$(id -u)" -eq 0 ] || say "NOTE: not root: keeper and daemon are one user in these tests."
+cargo nextest --version >/dev/null 2>&1 || {
+  say "Installing cargo-nextest ..."
+  cargo install --locked --quiet cargo-nextest || die "cargo-nextest could not be installed"
+}
+
+log=$(mktemp)
+quick=$(mktemp -d)
+trap 'rm -rf "$log" "$quick"' EXIT
+passed=0 failed=0 failures=()
+
+# step NAME COMMAND... counts as one.
+step() {
+  local name=$1
+  shift
+  say "═══ $name"
+  if "$@"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    failures+=("$name")
+  fi
+}
+
+# The tests count one by one, by nextest's own summary.
+tests() {
+  local summary count
+  say "═══ cargo nextest run"
+  cargo nextest run --workspace --locked --no-fail-fast --color never 2>&1 | tee "$log" || true
+  summary=$(grep -E '^ *Summary \[' "$log" | tail -n 1 || true)
+  if [[ ! $summary =~ ([0-9]+)\ passed ]]; then
+    failed=$((failed + 1))
+    failures+=("cargo nextest run: no summary; see above")
+    return
+  fi
+  passed=$((passed + BASH_REMATCH[1]))
+  for word in failed "timed out" "exec failed"; do
+    if [[ $summary =~ ([0-9]+)\ $word ]]; then
+      count=${BASH_REMATCH[1]}
+      failed=$((failed + count))
+      failures+=("$count tests $word; see above")
+    fi
+  done
+}
+
+step "cargo fmt" cargo fmt --all --check
+step "shellcheck" shellcheck -x packaging/*.sh .ci/run
+step "cargo clippy" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+tests
+step "quickstart.sh --once" bash packaging/quickstart.sh --once --dir "$quick"
+if cargo deny --version >/dev/null 2>&1; then
+  step "cargo deny" cargo deny --locked check bans licenses sources
+else
+  say "═══ cargo deny: SKIPPED, it is not installed (cargo install --locked cargo-deny)"
+fi
+if [ -x softhsm-tests/fuzz/smoke.sh ]; then
+  cargo fuzz --version >/dev/null 2>&1 || {
+    say "Installing cargo-fuzz ..."
+    cargo install --locked --quiet cargo-fuzz || say "cargo-fuzz could not be installed"
+  }
+  step "fuzz targets, a short run of each" softhsm-tests/fuzz/smoke.sh
+fi
+
+say ""
+[ ${#failures[@]} -eq 0 ] || printf 'failed: %s\n' "${failures[@]}"
+say "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
