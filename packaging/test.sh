@@ -14,7 +14,7 @@ export CARGO_TERM_COLOR=never
 [ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
 
 needs_to_build
-needs named:bind9 dig:bind9-dnsutils dnssec-verify:bind9-utils kdig:knot-dnsutils nsd:nsd \
+needs named:bind9 dig:bind9-dnsutils dnssec-verify:bind9-utils nsd:nsd \
   unbound:unbound ldns-verify-zone:ldnsutils softhsm2-util:softhsm2 pkcs11-tool:opensc \
   openssl:openssl setpriv:util-linux mount:mount shellcheck:shellcheck
 [ "$(id -u)" -eq 0 ] || say "NOTE: not root: keeper and daemon are one user in these tests."

@@ -1,4 +1,4 @@
-//! Questions to name servers, asked by dig and kdig: no code of ours decides what an answer
+//! Questions to name servers, asked by dig: no code of ours decides what an answer
 //! says.
 
 use std::path::Path;
@@ -81,24 +81,25 @@ pub fn axfr_over_tls(
 }
 
 /// Asks over TLS. `identity` is the client's certificate, if it shows one. Whether there was an
-/// answer is for the caller to read: with TLS 1.3 a refused client learns of it only then.
+/// answer is for the caller to read: with TLS 1.3 a refused client learns of it only then. (dig
+/// shows a certificate whatever authorities the server names; kdig would keep a foreign one back.)
 pub fn over_tls(
     port: u16,
     identity: Option<&Identity>,
     server_ca: &Path,
     server_name: &str,
-    question: &[&str],
+    question: [&str; 2],
 ) -> Result<String> {
-    let mut command = Command::new(tool("kdig")?);
+    let mut command = dig(port)?;
     command
-        .args(["@127.0.0.1", "-p", &port.to_string(), "+tls", "+time=5", "+retry=0"])
+        .arg("+tls")
         .arg(format!("+tls-ca={}", server_ca.display()))
         .arg(format!("+tls-hostname={server_name}"));
     if let Some(identity) = identity {
         command.arg(format!("+tls-certfile={}", identity.cert.display()));
         command.arg(format!("+tls-keyfile={}", identity.key.display()));
     }
-    let output = run(command.args(question))?;
+    let output = run(command.args(["+dnssec", "-q", question[0], "-t", question[1]]))?;
     Ok(format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),

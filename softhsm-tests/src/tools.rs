@@ -12,7 +12,6 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dig", "bind9-dnsutils"),
     ("dnssec-dsfromkey", "bind9-utils"),
     ("dnssec-verify", "bind9-utils"),
-    ("kdig", "knot-dnsutils"),
     ("ldns-verify-zone", "ldnsutils"),
     ("mount", "mount"),
     ("named", "bind9"),
@@ -47,7 +46,7 @@ pub fn tool(program: &str) -> Result<PathBuf> {
         .ok_or_else(|| anyhow!("{program} is missing: apt-get install {package}"))
 }
 
-/// A copy of the daemon `program`. Debian's AppArmor profiles go by path and let named and unbound
+/// A copy of the daemon `program`. Debian's `AppArmor` profiles go by path and let named and unbound
 /// read the system's own configuration only; a copy is free to read a story's.
 pub fn daemon(program: &str) -> Result<PathBuf> {
     let original = tool(program)?;

@@ -79,3 +79,12 @@ pub fn content(text: &str) -> BTreeSet<String> {
         })
         .collect()
 }
+
+/// A whole signed zone as dig prints it, without order, case of names, or spacing: what two
+/// servers of one version agree on.
+pub fn whole(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase())
+        .filter(|line| !line.is_empty())
+        .collect()
+}

@@ -91,7 +91,7 @@ fn the_primary_asks_for_a_certificate_of_its_authority() {
                 client,
                 &authority.ca,
                 "primary.test",
-                &["example.", "AXFR"],
+                ["example.", "AXFR"],
             )
         };
         assert!(transfer(Some(&good))?.contains("192.0.2.1"));

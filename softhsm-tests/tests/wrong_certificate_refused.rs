@@ -31,7 +31,7 @@ fn wrong(scratch: &Scratch, ours: &Authority, usage: Usage) -> Result<Vec<Identi
 fn wrong_certificate_refused() {
     story(|scratch| {
         let chain = Chain::start(scratch, Plan::default())?;
-        let ask = |identity: Option<&Identity>, question: &[&str]| {
+        let ask = |identity: Option<&Identity>, question: [&str; 2]| {
             query::over_tls(
                 chain.daemon.xot_port,
                 identity,
@@ -42,13 +42,13 @@ fn wrong_certificate_refused() {
         };
         // The one that is listed gets the zone: what follows does not fail for another reason.
         let listed = &chain.identities["secondary"];
-        ensure!(ask(Some(listed), &[ZONE, "AXFR"])?.contains("RRSIG"));
+        ensure!(ask(Some(listed), [ZONE, "AXFR"])?.contains("RRSIG"));
 
         let wrong = wrong(scratch, &chain.authority, Usage::Server)?;
         for identity in wrong.iter().map(Some).chain([None]) {
             let who = identity.map_or("no certificate", |identity| &identity.san);
             for question in [[ZONE, "AXFR"], [ZONE, "SOA"], [ZONE, "DNSKEY"]] {
-                let answer = ask(identity, &question)?;
+                let answer = ask(identity, question)?;
                 ensure!(
                     !answer.contains("RRSIG") && !answer.contains("192.0.2."),
                     "{who} asked for {question:?}:\n{answer}"
@@ -63,7 +63,7 @@ fn wrong_certificate_refused() {
         // In clear nobody gets a transfer, listed address or not.
         ensure!(query::axfr(chain.daemon.dns_port, ZONE).is_err());
         // And those who may are still served.
-        ensure!(ask(Some(listed), &[ZONE, "AXFR"])?.contains("RRSIG"));
+        ensure!(ask(Some(listed), [ZONE, "AXFR"])?.contains("RRSIG"));
         Ok(())
     });
 }
