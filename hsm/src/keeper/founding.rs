@@ -45,7 +45,7 @@ pub fn enforce(ledger: &Ledger, founding: LabFounding, now_s: u64) -> Result<boo
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 

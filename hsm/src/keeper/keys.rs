@@ -175,7 +175,8 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
             Err(WriteError::Contradiction(error)) => {
                 // A public key that exists already: the token's random numbers are not.
                 tracing::error!(token, key = %id, %error, "a token made a key that exists already");
-                return self.discard(intent, zone, (token, label), &error.to_string());
+                self.discard(intent, zone, (token, label), &error.to_string())?;
+                return Err(error.to_string());
             }
             Err(error) => return Err(error.to_string()),
         }

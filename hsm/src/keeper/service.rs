@@ -413,6 +413,3 @@ fn unfounded<T>() -> Result<T, Refusal> {
 fn unbound<T>(zone: &ZoneName) -> Result<T, Refusal> {
     refuse(RefusalKind::Unknown, format!("{zone} is not bound here; its founding would name it"))
 }
-
-#[cfg(test)]
-mod tests;

@@ -165,6 +165,14 @@ fn leave_is_given_once_and_only_for_what_the_state_allows() {
     assert!(matches!(twice, WriteError::Contradiction(_)));
 }
 
+struct Mounted<'a>(&'a dyn Fn(&[&str]) -> bool);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        (self.0)(&["umount", "-l"]);
+    }
+}
+
 /// A disk that is really full: a file system of 64 KiB. Needs root for the mount; without it, the
 /// same path is taken over a file whose writes are refused (`a_ledger_that_cannot_be_written`).
 #[test]
@@ -182,12 +190,6 @@ fn a_full_disk_stops_intents_and_loses_no_outcome() {
     };
     if !mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"]) {
         return;
-    }
-    struct Mounted<'a>(&'a dyn Fn(&[&str]) -> bool);
-    impl Drop for Mounted<'_> {
-        fn drop(&mut self) {
-            (self.0)(&["umount", "-l"]);
-        }
     }
     let _mounted = Mounted(&mount);
     let ledger = with_a_key(&target);

@@ -143,6 +143,12 @@ pin_file = "{pin}"
         text.lines().enumerate().map(line).collect()
     }
 
+    /// Whole lines in the ledger of a keeper that may be writing.
+    pub fn lines_so_far(&self) -> usize {
+        let text = std::fs::read(self.path("state/ledger.jsonl")).unwrap_or_default();
+        text.split(|octet| *octet == b'\n').count() - 1
+    }
+
     /// The kinds of the ledger's lines, in order.
     pub fn kinds(&self) -> Vec<&'static str> {
         let kind = |line: &Line| match &line.entry {

@@ -1,10 +1,13 @@
 //! How a keeper starts, goes on and ends.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
+use countersign_hsm::protocol::TokenState;
+use countersign_policy::ledger::{Entry, Outcome};
 use nix::sys::signal::Signal;
 
-use crate::bed::{Site, until, zone};
+use crate::bed::{Site, order, until, zone};
 
 #[test]
 fn a_stopped_keeper_has_lost_nothing() {
@@ -25,6 +28,42 @@ fn a_stopped_keeper_has_lost_nothing() {
     };
     assert_eq!(ids(&again), ids(&keys), "no key is made twice");
     assert_eq!(site.kinds().len(), before.len() + 1, "a start is one line");
+}
+
+#[test]
+fn kills_at_any_moment_leave_each_zone_one_key_a_role() {
+    let site = Site::new();
+    for round in 0..12 {
+        let keeper = site.start();
+        let client = keeper.client();
+        // Never in mid-login: the third start after two of those waits for a new PIN file, as it
+        // should (and SoftHSM rewrites its token's file at a login, in place).
+        until("the tokens are open", || {
+            let health = client.health().map_err(|e| e.to_string())?;
+            let usable = health.iter().all(|token| token.state == TokenState::Usable);
+            if usable { Ok(()) } else { Err(format!("{health:?}")) }
+        });
+        // Each round is killed when the ledger has grown by another length, if it still grows.
+        let before = site.lines_so_far();
+        let give_up = Instant::now() + Duration::from_millis(400);
+        while site.lines_so_far() < before + round % 5 && Instant::now() < give_up {
+            std::hint::spin_loop();
+        }
+        drop(keeper);
+    }
+    let keeper = site.start();
+    let client = keeper.ready();
+    let keys = client.zone(&zone()).expect("keys");
+    assert_eq!(keys.keys.len(), 2, "{keys:?}");
+    client.sign_dnskey(&zone(), order(&keys)).expect("signed");
+    let lines = site.ledger();
+    let made = |line: &&countersign_policy::ledger::Line| {
+        matches!(&line.entry, Entry::Outcome { outcome: Outcome::Generated { .. }, .. })
+    };
+    assert_eq!(lines.iter().filter(made).count(), 3, "{lines:?}");
+    let intents = lines.iter().filter(|line| matches!(line.entry, Entry::Intent { .. })).count();
+    let outcomes = lines.iter().filter(|line| matches!(line.entry, Entry::Outcome { .. })).count();
+    assert_eq!(intents, outcomes, "every intent has its end");
 }
 
 #[test]
