@@ -32,7 +32,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-readonly ZONE=example. PINS_BYTES=12
+readonly ZONE=example. PINS_BYTES=12 KEEPER_AWAY_S=30
 dir=${dir:-$PWD}
 
 milliseconds() { date +%s%3N; }
@@ -68,13 +68,16 @@ dir=$(cd "$dir" && pwd)
 pids=()
 names=()
 
+# A child that has ended is a zombie until it is waited for, and kill -0 still finds it.
+alive() { grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$1/status"; }
+
 stop_all() {
   local status=$? i deadline
   trap - EXIT INT TERM
   for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
     kill -TERM "${pids[i]}" 2>/dev/null || continue
     deadline=$((SECONDS + 15))
-    while kill -0 "${pids[i]}" 2>/dev/null; do
+    while alive "${pids[i]}"; do
       if [ $SECONDS -ge $deadline ]; then
         say "${names[i]} (${pids[i]}) does not stop; killing it"
         kill -KILL "${pids[i]}" 2>/dev/null || true
@@ -109,9 +112,9 @@ if [ "$(id -u)" -eq 0 ]; then
   give() { chown -R "$1:" "${@:2}"; }
 else
   two_users=false
-  keeper_user=$(id -un) daemon_user=$(id -un) group=$(id -gn)
+  keeper_user=$(id -u) daemon_user=$(id -u) group=$(id -g)
   give() { :; }
-  say "NOTE: neither root nor sudo, so keeper, daemon and name servers all run as $keeper_user."
+  say "NOTE: neither root nor sudo, so keeper, daemon and name servers all run as uid $keeper_user."
   say "      That weakens what the keeper is for: whoever takes over the daemon can read the PINs."
 fi
 # as USER sets the array `as` to what runs a command as that user, in the very process that is
@@ -138,7 +141,7 @@ until_ok() {
   shift 2
   until "$@" >/dev/null 2>&1; do
     for i in "${!pids[@]}"; do
-      kill -0 "${pids[i]}" 2>/dev/null || die "${names[i]} has ended while we waited for $what"
+      alive "${pids[i]}" || die "${names[i]} has ended while we waited for $what"
     done
     [ $SECONDS -lt $deadline ] || die "$what: not in time"
     read -rt 0.1 <> <(:) || true
@@ -285,9 +288,12 @@ say "Starting: hidden primary, keeper, signer, secondary ..."
 up_at=$(milliseconds)
 start primary "$bind_user" "$work/bin/named" -g -4 -n 1 -c "$bind_dir/primary.conf"
 until_ok 30 "the primary's answer" soa "$primary_dns"
-start keeper "$keeper_user" env SOFTHSM2_CONF="$keeper_dir/softhsm2.conf" \
-  "$work/bin/countersign-keeper" --config "$keeper_dir/keeper.toml"
-keeper_pid=$!
+start_keeper() {
+  start keeper "$keeper_user" env SOFTHSM2_CONF="$keeper_dir/softhsm2.conf" \
+    "$work/bin/countersign-keeper" --config "$keeper_dir/keeper.toml"
+  keeper_pid=$!
+}
+start_keeper
 until_ok 30 "the keeper's socket" test -S "$work/run/keeper/keeper.sock"
 start signer "$daemon_user" "$work/bin/countersignd" --config "$daemon_dir/countersignd.toml"
 until_ok 30 "the signer's API" "${cli[@]}" daemon status --json
@@ -419,8 +425,11 @@ Try, in another terminal$([ "$two_users" = true ] && printf ', as root'):
   sed -i 's/ns1 hostmaster 1 /ns1 hostmaster 2 /; \$a hello IN TXT "hello"' $bind_dir/example.zone && kill -HUP ${pids[0]}
   dig @127.0.0.1 -p $secondary_port +dnssec hello.$ZONE TXT
   dig @127.0.0.1 -p $resolver_port +dnssec hello.$ZONE TXT          # AD: validated
-  # without the keeper the zone stays up, and a change (serial 3) waits with an alarm
-  kill $keeper_pid; $run_cli zone show $ZONE
+  # without the keeper the zone stays up, and a change waits with an alarm; the keeper comes back
+  # after $KEEPER_AWAY_S seconds, and the change goes out
+  kill $keeper_pid; sed -i 's/ns1 hostmaster 2 /ns1 hostmaster 3 /; \$a late IN TXT "late"' $bind_dir/example.zone && kill -HUP ${pids[0]}
+  $run_cli zone show $ZONE
+  dig @127.0.0.1 -p $secondary_port +short late.$ZONE TXT
   # without a certificate there is no transfer
   dig @127.0.0.1 -p $signer_xot +tls $ZONE AXFR
   # what the keeper has put on record
@@ -428,5 +437,13 @@ Try, in another terminal$([ "$two_users" = true ] && printf ', as root'):
 
 Logs are in $work/*.log. Ctrl-C stops everything.
 TXT
-# Nothing more to do but to wait for a signal.
-while :; do read -rt 3600 <> <(:) || true; done
+# From here on we are the keeper's supervisor, and wait for a signal.
+while :; do
+  if ! alive "$keeper_pid"; then
+    say "The keeper has ended; it is started again in $KEEPER_AWAY_S seconds."
+    read -rt $KEEPER_AWAY_S <> <(:) || true
+    start_keeper
+    say "The keeper is back."
+  fi
+  read -rt 1 <> <(:) || true
+done
