@@ -1,5 +1,5 @@
 //! Random zones, signed and verified here, are judged by the `domain` crate: signed octets,
-//! signatures, key tags, canonical order.
+//! signatures, key tags, canonical order, and the chain of denial, record for record.
 
 mod support;
 
@@ -12,7 +12,10 @@ use proptest::prelude::*;
 use support::{NOW_S, Setup, admitted, oracle, zones};
 
 fn check(setup: &Setup, records: &[zones::Record]) {
-    let zone = setup.verified(&admitted(records), NOW_S);
+    let admitted = admitted(records);
+    let zone = setup.verified(&admitted, NOW_S);
+    let expected = oracle::chain(admitted.records(), setup.params.policy.denial);
+    assert_eq!(oracle::chain_of(zone.records()), expected);
     names_are_in_order(zone.records());
     for rrset in zone.records().iter().flat_map(|node| node.rrsets()) {
         for rrsig in rrset.rrsigs() {

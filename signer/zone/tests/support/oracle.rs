@@ -1,17 +1,23 @@
 //! Independent judges: the `domain` crate, and the tools that the field trusts.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 
 use countersign_policy::key::to_hex;
-use countersign_policy::signing::KeySplit;
+use countersign_policy::signing::{Denial, KeySplit};
 use countersign_zone::name::Shown;
 use countersign_zone::{DnskeyOrder, Packed, Rrset, Rtype, ZoneParams};
+use domain::base::cmp::CanonicalOrd;
 use domain::base::iana::{Class, Rtype as DomainRtype, SecurityAlgorithm};
+use domain::base::rdata::ComposeRecordData;
 use domain::base::{Name, ParseRecordData as _, Record, Ttl};
 use domain::dep::octseq::Parser;
+use domain::dnssec::sign::denial::nsec::{GenerateNsecConfig, generate_nsecs};
+use domain::dnssec::sign::denial::nsec3::{GenerateNsec3Config, generate_nsec3s};
+use domain::dnssec::sign::records::{DefaultSorter, RecordsIter};
 use domain::dnssec::validator::base::RrsigExt as _;
 use domain::rdata::dnssec::Timestamp;
 use domain::rdata::{Dnskey, Rrsig, ZoneRecordData};
@@ -113,6 +119,57 @@ pub fn dnskey_octets(params: &ZoneParams, order: &DnskeyOrder) -> Vec<u8> {
     let mut octets = Vec::new();
     rrsig.signed_data(&mut octets, &mut records).expect("no limit");
     octets
+}
+
+/// A chain of denial: owner in lower case, TTL, RDATA in lower case as far as it is a name.
+pub type Chain = BTreeMap<Vec<u8>, (u32, Vec<u8>)>;
+
+/// The chain that `domain` makes for records that are not signed yet.
+pub fn chain(admitted: &Packed, denial: Denial) -> Chain {
+    let rrsets = admitted.iter().flat_map(|node| node.rrsets());
+    let mut all: Vec<DomainRecord> = rrsets.flat_map(|rrset| records(&rrset)).collect();
+    all.sort_by(CanonicalOrd::canonical_cmp);
+    let apex = name(admitted.iter().next().expect("apex").owner());
+    let iter = RecordsIter::new_from_owned(&all);
+    if denial == Denial::Nsec {
+        let nsecs = generate_nsecs(&apex, iter, &GenerateNsecConfig::new()).expect("a zone");
+        return nsecs.iter().map(link).collect();
+    }
+    let mut config = GenerateNsec3Config::<Vec<u8>, DefaultSorter>::default();
+    if denial == Denial::Nsec3OptOut {
+        config = config.with_opt_out();
+    }
+    let nsec3s = generate_nsec3s(&apex, iter, &config).expect("a zone");
+    nsec3s.nsec3s.iter().map(link).collect()
+}
+
+fn link<D: ComposeRecordData>(record: &Record<DomainName, D>) -> (Vec<u8>, (u32, Vec<u8>)) {
+    let mut rdata = Vec::new();
+    record.data().compose_rdata(&mut rdata).expect("no limit");
+    let owner = record.owner().as_slice().to_ascii_lowercase();
+    (owner, (record.ttl().as_secs(), with_name_in_lower_case(record.rtype().to_int(), rdata)))
+}
+
+fn with_name_in_lower_case(rtype: u16, mut rdata: Vec<u8>) -> Vec<u8> {
+    if rtype == Rtype::NSEC.0 {
+        let name_len = countersign_zone::name::wire_len(&rdata).expect("a name");
+        rdata[..name_len].make_ascii_lowercase();
+    }
+    rdata
+}
+
+/// The chain that a signed zone has.
+pub fn chain_of(signed: &Packed) -> Chain {
+    let links = signed
+        .iter()
+        .filter_map(|node| node.rrset(Rtype::NSEC).or_else(|| node.rrset(Rtype::NSEC3)));
+    links
+        .map(|rrset| {
+            let rdata = rrset.rdatas().next().expect("one").to_vec();
+            let rdata = with_name_in_lower_case(rrset.rtype().0, rdata);
+            (rrset.owner().to_ascii_lowercase(), (rrset.ttl_s(), rdata))
+        })
+        .collect()
 }
 
 /// A master file in the generic form of RFC 3597 §5, so that no writer of presentation forms
