@@ -25,8 +25,7 @@ flags="--cfg fuzzing -Cpasses=sancov-module"
 for option in level=4 inline-8bit-counters pc-table trace-compares; do
     flags="$flags -Cllvm-args=-sanitizer-coverage-$option"
 done
-RUSTFLAGS="$flags" cargo build --locked --release --target "$host" \
-    $(printf -- '--bin %s ' "${targets[@]}")
+RUSTFLAGS="$flags" cargo build --locked --release --target "$host" "${targets[@]/#/--bin=}"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -9,8 +9,7 @@ use countersign_zone::{AdmissionParams, Bounds, IncomingDnssec, admit};
 use libfuzzer_sys::fuzz_target;
 
 const BOUNDS: Bounds = Bounds { records_max: 1_000, bytes_max: 1 << 20 };
-const STRIP: AdmissionParams =
-    AdmissionParams { dnssec: IncomingDnssec::Strip, ttl_max_s: 86_400 };
+const STRIP: AdmissionParams = AdmissionParams { dnssec: IncomingDnssec::Strip, ttl_max_s: 86_400 };
 
 fuzz_target!(|data: &[u8]| {
     // The id that was asked with is the one of the first message: the rest is what is tried.

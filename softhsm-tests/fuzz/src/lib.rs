@@ -66,8 +66,7 @@ pub fn judge(tbs: &[u8]) -> bool {
     let (zone, public, policy) = (apex(), zsk(), policy());
     let binding = || Binding { policy: "default".to_owned() };
     let child = ZoneName::from_wire(BOUND_CHILD).expect("a name");
-    let bound: BTreeMap<ZoneName, Binding> =
-        [(zone.clone(), binding()), (child, binding())].into();
+    let bound: BTreeMap<ZoneName, Binding> = [(zone.clone(), binding()), (child, binding())].into();
     let key = KeyInUse { zone: &zone, role: KeyRole::Zsk, public: &public, policy: &policy };
     let allowed = judge_zone_tbs(&key, &bound, NOW_S, tbs).is_ok();
     if allowed {

@@ -60,7 +60,8 @@ fn soa_rdata() -> Vec<u8> {
 
 fn tbs_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let ttl = 300_u32.to_be_bytes();
-    let set = |rtype: u16, labels, records: &[u8]| well_aimed(rtype.to_be_bytes(), labels, ttl, records);
+    let set =
+        |rtype: u16, labels, records: &[u8]| well_aimed(rtype.to_be_bytes(), labels, ttl, records);
     let www = below("www");
     let a = [record(&www, 1, 300, &[192, 0, 2, 1]), record(&www, 1, 300, &[192, 0, 2, 2])].concat();
     let dnskey = zsk().dnskey_rdata(256);
