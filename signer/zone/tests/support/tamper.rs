@@ -1,13 +1,15 @@
 //! A verified zone taken apart and put together wrongly, with the keys at hand: what is changed
 //! can be signed again, so that only the check in question can notice.
 
-use countersign_policy::KeyRole;
+use countersign_policy::signing::{Denial, KeySplit};
+use countersign_policy::{Algorithm, KeyRole};
 use countersign_zone::name::{is_wildcard, label_count};
+use countersign_zone::verify::Place;
 use countersign_zone::{AdmittedZone, Failure, Packed, Rrset, Rtype, SignedZone, verify};
 
 use super::keys::SoftKey;
-use super::zones::wire;
-use super::{NOW_S, SERIAL, Setup, THREADS, apex, oracle};
+use super::zones::{Record, apex_records, record, wire};
+use super::{NOW_S, SERIAL, Setup, THREADS, admitted, apex, oracle};
 
 pub struct Tamper {
     pub setup: Setup,
@@ -169,4 +171,37 @@ impl Tamper {
     pub fn failure(&self) -> Failure {
         self.verify().expect_err("a tampered zone must not verify")
     }
+}
+
+/// One of each: host, wildcard, empty non-terminal, DNAME, insecure and secure delegation, glue.
+pub fn zone() -> Vec<Record> {
+    let ds = [&[0x12, 0x34, 13, 2][..], &[7; 32]].concat();
+    let more = vec![
+        record("www.example.", 1, 300, &[192, 0, 2, 1]),
+        record("www.example.", 1, 300, &[192, 0, 2, 2]),
+        record("Mixed.example.", 15, 300, &[&[0, 10][..], &wire("Mail.example.")].concat()),
+        record("*.wild.example.", 16, 300, b"\x02hi"),
+        record("a.b.ent.example.", 1, 300, &[192, 0, 2, 3]),
+        record("dname.example.", 39, 300, &wire("other.test.")),
+        record("insecure.example.", 2, 3_600, &wire("ns.insecure.example.")),
+        record("ns.insecure.example.", 1, 3_600, &[192, 0, 2, 4]),
+        record("secure.example.", 2, 3_600, &wire("ns.elsewhere.test.")),
+        record("secure.example.", 43, 3_600, &ds),
+    ];
+    [apex_records(), more].concat()
+}
+
+pub fn tamper(denial: Denial) -> Tamper {
+    let setup = Setup::new(Algorithm::Ed25519, KeySplit::KskZsk, denial);
+    Tamper::new(setup, admitted(&zone()))
+}
+
+pub fn check(denial: Denial, change: impl FnOnce(&mut Tamper), expect: &Failure) {
+    let mut tamper = tamper(denial);
+    change(&mut tamper);
+    assert_eq!(&tamper.failure(), expect);
+}
+
+pub fn place(owner: &str, rtype: Rtype) -> Place {
+    Place::new(&wire(owner), rtype)
 }
