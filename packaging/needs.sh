@@ -62,5 +62,5 @@ needs() {
 needs_to_build() {
   command -v cargo >/dev/null ||
     die "cargo is missing: install Rust from https://rustup.rs, or apt-get install cargo (1.90 or later)"
-  needs cc:gcc make:make /usr/include/stdio.h:libc6-dev pkg-config:pkg-config git:git
+  needs cc:gcc /usr/include/stdio.h:libc6-dev
 }

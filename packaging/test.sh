@@ -16,8 +16,12 @@ export CARGO_TERM_COLOR=never
 needs_to_build
 needs named:bind9 dig:bind9-dnsutils dnssec-verify:bind9-utils nsd:nsd \
   unbound:unbound ldns-verify-zone:ldnsutils softhsm2-util:softhsm2 pkcs11-tool:opensc \
-  openssl:openssl setpriv:util-linux mount:mount shellcheck:shellcheck
+  openssl:openssl setpriv:util-linux mount:mount shellcheck:shellcheck c++:g++
 [ "$(id -u)" -eq 0 ] || say "NOTE: not root: keeper and daemon are one user in these tests."
+# rustup's minimal profile leaves these out.
+for component in fmt:rustfmt clippy:clippy; do
+  cargo "${component%%:*}" --version >/dev/null 2>&1 || rustup component add "${component#*:}"
+done
 cargo nextest --version >/dev/null 2>&1 || {
   say "Installing cargo-nextest ..."
   cargo install --locked --quiet cargo-nextest || die "cargo-nextest could not be installed"
@@ -45,7 +49,8 @@ step() {
 tests() {
   local summary count
   say "═══ cargo nextest run"
-  cargo nextest run --workspace --locked --no-fail-fast --color never 2>&1 | tee "$log" || true
+  cargo nextest run --config-file packaging/nextest.toml --workspace --locked --no-fail-fast \
+    --color never 2>&1 | tee "$log" || true
   summary=$(grep -E '^ *Summary \[' "$log" | tail -n 1 || true)
   if [[ ! $summary =~ ([0-9]+)\ passed ]]; then
     failed=$((failed + 1))

@@ -117,3 +117,68 @@ fn a_token_that_is_away_at_start_is_used_when_it_comes() {
         chain.verify_served()
     });
 }
+
+#[test]
+fn a_lost_token_of_two_is_not_missed() {
+    story(|scratch| {
+        let shim = Shim::install(scratch)?;
+        let plan = Plan {
+            content: zones::hosts(1, HOSTS),
+            zsk_module: Some(shim.module.clone()),
+            ..Plan::default()
+        };
+        let mut chain = Chain::start(scratch, plan)?;
+        // A second HSM of the group, with the same key by the vendor's own means.
+        ensure!(chain.keeper.stop()?.success());
+        let clone = chain.store.clone_token(&chain.tokens["zsk-a"])?;
+        chain.add_token("zsk-b", "zsk", clone)?;
+        chain.keeper.start()?;
+        for token in ["zsk-a", "zsk-b"] {
+            until(&format!("{token} in use"), SOON, || {
+                let (state, reason) = chain.daemon.token_state(token)?;
+                ensure!(state == "usable", "{state}: {reason}");
+                Ok(())
+            })?;
+        }
+        let lost = json!({ "return": "CKR_DEVICE_REMOVED" });
+        shim.rules(&json!([
+            { "call": "C_Sign", "from": 200, "action": lost },
+            { "call": "C_OpenSession", "every": true, "action": lost },
+            { "call": "C_GetTokenInfo", "every": true, "action": lost },
+        ]))?;
+        let before = chain.daemon.log().len();
+        chain.change_zone(&zones::hosts(2, HOSTS))?;
+        chain.wait_for_secondary("serial 2", |serial| serial == 2)?;
+        chain.verify_served()?;
+        until("the loss of zsk-a in the status", SOON, || {
+            let (state, reason) = chain.daemon.token_state("zsk-a")?;
+            ensure!(state != "usable", "{state}: {reason}");
+            Ok(())
+        })?;
+        let log = chain.daemon.log();
+        ensure!(!log[before..].contains("no new version"), "{log}");
+        chain.daemon.no_alarm()
+    });
+}
+
+#[test]
+fn a_full_token_is_told_and_waited_for() {
+    story(|scratch| {
+        let shim = Shim::install(scratch)?;
+        let full = json!({ "return": "CKR_DEVICE_MEMORY" });
+        shim.rules(&json!([{ "call": "C_GenerateKeyPair", "every": true, "action": full }]))?;
+        let plan = Plan { zsk_module: Some(shim.module.clone()), ..Plan::default() };
+        let authority = softhsm_tests::pki::Authority::new(scratch, "ca")?;
+        let mut chain = Chain::prepare(scratch, plan, authority)?;
+        chain.start_all()?;
+        until("an alarm", SOON, || chain.daemon.alarm(&["no-version", "signing-failed"]))?;
+        until("the reason in the keeper's log", SOON, || {
+            ensure!(chain.keeper.log().contains("CKR_DEVICE_MEMORY"), "not in it");
+            Ok(())
+        })?;
+        ensure!(chain.daemon.serial().is_err(), "a zone without a ZSK is up");
+        shim.rules(&json!([]))?;
+        chain.wait_for_secondary("a first version", |_| true)?;
+        chain.verify_served()
+    });
+}
