@@ -65,17 +65,6 @@ impl Process {
         }
     }
 
-    /// Waits for a line of the log that contains `text`; that line.
-    pub fn wait_for_log(&mut self, text: &str, deadline: Duration) -> Result<String> {
-        wait::until(&format!("{text:?} in the log of {}", self.name), deadline, || {
-            self.log()
-                .lines()
-                .find(|line| line.contains(text))
-                .map(str::to_owned)
-                .ok_or_else(|| anyhow!("no such line"))
-        })
-    }
-
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?);

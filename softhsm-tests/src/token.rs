@@ -95,21 +95,6 @@ impl TokenStore {
         Ok(Token { label: token.label.clone(), serial, pin: token.pin.clone(), dir })
     }
 
-    /// Copies what changed on `from` since it was cloned to its clone `to`, as a vendor's
-    /// replication would: all objects but the token's own.
-    pub fn replicate(&self, from: &Token, to: &Token) -> Result<()> {
-        for entry in std::fs::read_dir(&from.dir)? {
-            let entry = entry?;
-            if entry.file_name() == "token.object" {
-                continue;
-            }
-            let path = to.dir.join(entry.file_name());
-            std::fs::copy(entry.path(), &path)?;
-            give(&path, User::Keeper, 0o600)?;
-        }
-        Ok(())
-    }
-
     /// Runs pkcs11-tool on a token, logged in, as the keeper's user: what someone with the PIN
     /// could do behind the keeper's back.
     pub fn pkcs11_tool(&self, token: &Token, args: &[&str]) -> Result<String> {

@@ -1,10 +1,13 @@
 //! Whoever can't show the right certificate gets nothing and gives nothing, and the log says who
 //! it was.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
 use softhsm_tests::chain::{Chain, Plan};
 use softhsm_tests::fake_primary::FakePrimary;
 use softhsm_tests::pki::{Authority, Identity, Usage, Validity};
+use softhsm_tests::tools::{run_ok, tool};
 use softhsm_tests::users::User;
 use softhsm_tests::wait::{SOON, until};
 use softhsm_tests::zones::ZONE;
@@ -116,6 +119,47 @@ fn a_primary_that_does_not_know_our_authority_gives_nothing() {
         chain.daemon.start()?;
         until("an alarm", SOON, || chain.daemon.alarm(&["primary-unreachable"]))?;
         ensure!(fake.transfers() == 0 && chain.daemon.serial().is_err());
+        Ok(())
+    });
+}
+
+/// A peer that is listed by its key is that key, whatever names others put into a certificate.
+#[test]
+fn a_pinned_key_is_the_peer_and_a_name_is_not() {
+    story(|scratch| {
+        let authority = Authority::new(scratch, "ca")?;
+        let pinned = authority.issue(scratch, "pinned.test", User::Harness)?;
+        let namesake = authority.issue_as(
+            scratch,
+            "namesake",
+            "pinned.test",
+            User::Harness,
+            Validity::Current,
+            Usage::Both,
+        )?;
+        let der = scratch.path().join("pinned.spki");
+        std::fs::write(&der, &pinned.spki)?;
+        let mut openssl = Command::new(tool("openssl")?);
+        let digest = run_ok(openssl.args(["dgst", "-sha256", "-r"]).arg(&der))?;
+        let digest = digest.split_whitespace().next().unwrap_or_default();
+        let more = format!("[peer.pinned]\nidentity = {{ spki_sha256 = \"{digest}\" }}\n");
+        let plan = Plan { daemon_more: more, ..Plan::default() };
+        let mut chain = Chain::prepare(scratch, plan, authority)?;
+        chain.daemon_spec.more_secondaries.push("pinned".to_owned());
+        chain.start_all()?;
+        chain.wait_for_secondary("a first version", |_| true)?;
+        let ask = |identity| {
+            query::over_tls(
+                chain.daemon.xot_port,
+                Some(identity),
+                &chain.authority.ca,
+                "signer.test",
+                [ZONE, "AXFR"],
+            )
+        };
+        ensure!(ask(&pinned)?.contains("RRSIG"));
+        let answer = ask(&namesake)?;
+        ensure!(!answer.contains("RRSIG"), "{answer}");
         Ok(())
     });
 }
