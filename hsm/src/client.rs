@@ -4,6 +4,8 @@
 //! client's deadline; one that misses it retires its connection, so that a keeper that answers
 //! nothing is met afresh, while requests already on the old connection may still end well.
 
+mod ledger;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -13,14 +15,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use countersign_policy::ledger::LINE_BYTES_MAX;
 use countersign_policy::{KeyId, ZoneName};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+pub use ledger::LedgerClient;
+
 use crate::frame;
 use crate::protocol::{
-    BATCH_MAX, FRAME_BYTES_MAX, IN_FLIGHT_MAX, LedgerRequest, LedgerResponse, PROTOCOL_VERSION,
-    Refusal, RefusalKind, Request, Response, TBS_BYTES_MAX, TokenHealth, ZoneKeys,
+    BATCH_MAX, FRAME_BYTES_MAX, IN_FLIGHT_MAX, PROTOCOL_VERSION, Refusal, RefusalKind, Request,
+    Response, TBS_BYTES_MAX, TokenHealth, ZoneKeys,
 };
 
 /// Batches of one [`Client::sign_zone`] in flight at once: enough to hide the socket and keep
@@ -497,82 +500,6 @@ impl Link {
     fn close(&self) {
         // An error means that it is closed already.
         let _ = self.stream.shutdown(Shutdown::Both);
-    }
-}
-
-/// Reads the ledger over the keeper's second socket, one question at a time.
-#[derive(Debug)]
-pub struct LedgerClient {
-    stream: UnixStream,
-}
-
-impl LedgerClient {
-    /// Connects; `deadline` bounds each read and write.
-    pub fn connect(path: &Path, deadline: Duration) -> Result<Self, ClientError> {
-        let failed = |problem: String| ClientError::Unreachable { path: path.to_owned(), problem };
-        let mut stream = connect(path, deadline).map_err(|e| failed(e.to_string()))?;
-        let hello = LedgerRequest::Hello { protocol: PROTOCOL_VERSION };
-        match exchange(&mut stream, &hello).map_err(failed)? {
-            LedgerResponse::Hello { protocol } if protocol == PROTOCOL_VERSION => {
-                Ok(Self { stream })
-            }
-            LedgerResponse::Hello { protocol } => {
-                Err(ClientError::OtherProtocol { theirs: protocol })
-            }
-            LedgerResponse::Refused(refusal) => Err(ClientError::Refused(refusal)),
-            _ => Err(ClientError::Unexpected("hello")),
-        }
-    }
-
-    /// How many lines there are, and SHA-256 of the first.
-    pub fn head(&mut self) -> Result<(u64, [u8; 32]), ClientError> {
-        match self.ask(&LedgerRequest::Head)? {
-            LedgerResponse::Head { lines, founding } => Ok((lines, founding)),
-            _ => Err(ClientError::Unexpected("head")),
-        }
-    }
-
-    /// Whole lines from `from` on, without newlines: as many as one answer holds, at most `max`,
-    /// none behind the end. A line that exceeds a frame is fetched in parts.
-    pub fn read(&mut self, from: u64, max: u32) -> Result<Vec<Vec<u8>>, ClientError> {
-        let (mut lines, mut cut) = self.lines(from, 0, max)?;
-        if !cut {
-            return Ok(lines);
-        }
-        let mut long = lines.pop().ok_or(ClientError::Unexpected("lines"))?;
-        if !lines.is_empty() {
-            // The whole ones first; the long one starts the next answer.
-            return Ok(lines);
-        }
-        while cut {
-            let (mut more, goes_on) = self.lines(from, long.len() as u64, 1)?;
-            let part = more.pop().filter(|part| !part.is_empty());
-            long.extend_from_slice(&part.ok_or(ClientError::Unexpected("lines"))?);
-            if long.len() > LINE_BYTES_MAX {
-                return Err(ClientError::Unexpected("lines"));
-            }
-            cut = goes_on;
-        }
-        Ok(vec![long])
-    }
-
-    fn lines(
-        &mut self,
-        from: u64,
-        skip: u64,
-        max: u32,
-    ) -> Result<(Vec<Vec<u8>>, bool), ClientError> {
-        match self.ask(&LedgerRequest::Read { from, skip, max })? {
-            LedgerResponse::Lines { lines, cut } => Ok((lines, cut)),
-            _ => Err(ClientError::Unexpected("lines")),
-        }
-    }
-
-    fn ask(&mut self, request: &LedgerRequest) -> Result<LedgerResponse, ClientError> {
-        match exchange(&mut self.stream, request).map_err(ClientError::Lost)? {
-            LedgerResponse::Refused(refusal) => Err(ClientError::Refused(refusal)),
-            other => Ok(other),
-        }
     }
 }
 
