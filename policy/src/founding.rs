@@ -76,6 +76,11 @@ pub enum FoundingError {
     /// It would change what existing keys are.
     #[error("the founding can't change so: {0}")]
     Change(String),
+    /// One token, by label and serial, under two groups: KSKs and ZSKs would meet on it.
+    #[error(
+        "tokens `{0}` and `{1}` are one by label and serial, but of two groups; name two tokens"
+    )]
+    SharedToken(String, String),
     /// A count out of bounds, or a name that can't be one.
     #[error("{0}")]
     Bounds(String),
@@ -103,6 +108,14 @@ impl LabFounding {
             }
             if token.label.is_empty() || token.serial.is_empty() {
                 return bounds(format!("token `{name}`: label and serial must not be empty"));
+            }
+        }
+        let mut seen = BTreeMap::new();
+        for (name, token) in &self.token {
+            let (other, group) =
+                *seen.entry((&token.label, &token.serial)).or_insert((name, &token.group));
+            if *group != token.group {
+                return Err(FoundingError::SharedToken(other.clone(), name.clone()));
             }
         }
         let groups: BTreeSet<&str> = self.token.values().map(|t| t.group.as_str()).collect();
@@ -195,6 +208,18 @@ mod tests {
         check(|f| f.policy.clear(), "example. is bound to the policy `default`");
         check(|f| f.appliance = "Lab 1".to_owned(), "appliance name");
         check(|f| f.token.values_mut().for_each(|t| t.serial.clear()), "label and serial");
+    }
+
+    #[test]
+    fn ksks_and_zsks_never_share_a_token() {
+        check(
+            |f| {
+                let ksk = f.token["ksk-a"].clone();
+                let zsk = f.token.get_mut("zsk-a").expect("token");
+                (zsk.label, zsk.serial) = (ksk.label, ksk.serial);
+            },
+            "`ksk-a` and `zsk-a` are one by label and serial",
+        );
     }
 
     #[test]
