@@ -297,6 +297,7 @@ start_keeper
 until_ok 30 "the keeper's socket" test -S "$work/run/keeper/keeper.sock"
 start signer "$daemon_user" "$work/bin/countersignd" --config "$daemon_dir/countersignd.toml"
 until_ok 30 "the signer's API" "${cli[@]}" daemon status --json
+until_ok 60 "the signed zone on the signer" soa "$signer_dns"
 start secondary "$bind_user" "$work/bin/named" -g -4 -n 1 -c "$bind_dir/secondary.conf"
 until_ok 90 "the signed zone on the secondary" soa "$secondary_port"
 served_at=$(milliseconds)

@@ -160,7 +160,7 @@ impl<'s> Chain<'s> {
         Ok(chain)
     }
 
-    /// Starts keeper, primary, daemon and secondary.
+    /// Starts keeper, primary, daemon and, once there is a version, the secondary.
     pub fn start_all(&mut self) -> Result<()> {
         self.keeper.start()?;
         self.start_primary()?;
@@ -198,8 +198,15 @@ impl<'s> Chain<'s> {
         self.daemon.configure(&self.daemon_spec)
     }
 
-    /// Starts the secondary.
+    /// Starts the secondary once the daemon has a version for it. BIND asks at once, and one that
+    /// was told "not yet" in the very moment of the first NOTIFY asks again only after a minute.
     pub fn start_secondary(&mut self) -> Result<()> {
+        until("a first version on the daemon", SOON, || self.daemon.serial())?;
+        self.start_secondary_early()
+    }
+
+    /// Starts the secondary, whether there is a version for it or not.
+    pub fn start_secondary_early(&mut self) -> Result<()> {
         let spec = SecondarySpec {
             name: "secondary",
             zone: ZONE,

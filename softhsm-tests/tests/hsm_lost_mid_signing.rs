@@ -104,7 +104,10 @@ fn a_token_that_is_away_at_start_is_used_when_it_comes() {
         let plan = Plan { zsk_module: Some(shim.module.clone()), ..Plan::default() };
         let authority = softhsm_tests::pki::Authority::new(scratch, "ca")?;
         let mut chain = Chain::prepare(scratch, plan, authority)?;
-        chain.start_all()?;
+        chain.keeper.start()?;
+        chain.start_primary()?;
+        chain.daemon.start()?;
+        chain.start_secondary_early()?;
         until("an alarm", SOON, || chain.daemon.alarm(&["no-version", "signing-failed"]))?;
         let (state, reason) = chain.daemon.token_state("zsk-a")?;
         ensure!(state != "usable", "zsk-a is {state}: {reason}");
@@ -170,7 +173,10 @@ fn a_full_token_is_told_and_waited_for() {
         let plan = Plan { zsk_module: Some(shim.module.clone()), ..Plan::default() };
         let authority = softhsm_tests::pki::Authority::new(scratch, "ca")?;
         let mut chain = Chain::prepare(scratch, plan, authority)?;
-        chain.start_all()?;
+        chain.keeper.start()?;
+        chain.start_primary()?;
+        chain.daemon.start()?;
+        chain.start_secondary_early()?;
         until("an alarm", SOON, || chain.daemon.alarm(&["no-version", "signing-failed"]))?;
         until("the reason in the keeper's log", SOON, || {
             ensure!(chain.keeper.log().contains("CKR_DEVICE_MEMORY"), "not in it");
