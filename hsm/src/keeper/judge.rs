@@ -104,6 +104,11 @@ pub fn judge_zone_tbs(
             Shown(item.owner)
         ));
     }
+    if item.covered == TYPE_DS && item.owner.starts_with(b"\x01*") {
+        // It would stand for a DS of each zone below that is signed here; no zone that is admitted
+        // has one (RFC 4592 §4.6: it means nothing).
+        return forbidden(format!("a DS of a wildcard, {}, is not signed", Shown(item.owner)));
+    }
     if item.ttl_s > key.policy.ttl_max_s {
         return forbidden(format!(
             "TTL {} exceeds the policy's {}",

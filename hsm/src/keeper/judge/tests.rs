@@ -101,6 +101,7 @@ fn each_thing_that_may_be_wrong_is_named() {
     let www = b"\x03www\x07example\0".as_slice();
     check(&item(b"\x05child\x07example\0", 2, 43, &[&[1]]), "a DS of child.example.");
     check(&item(b"\x07example\0", 1, 43, &[&[1]]), "a DS of example.");
+    check(&item(b"\x01*\x07example\0", 1, 43, &[&[1]]), "a DS of a wildcard");
     check(&item(b"\x01*\x07example\0", 2, 16, &[&[]]), "labels field is 2; the owner has 1");
     check(&item(www, 1, 1, &[&[1]]), "labels field is 1; the owner has 2");
     check(&item(b"\x03WWW\x07example\0", 2, 1, &[&[1]]), "not in lower case");
