@@ -206,6 +206,10 @@ impl Ledger {
     pub(crate) fn end(&self, intent: u64, outcome: Outcome, now_s: u64) -> Result<(), WriteError> {
         let mut book = self.book();
         let entry = Entry::Outcome { intent, outcome };
+        // Told again while it is still owed: what was seen last stands, once.
+        let is_same =
+            |owed: &Entry| matches!(owed, Entry::Outcome { intent: i, .. } if *i == intent);
+        book.owed.retain(|(_, owed)| !is_same(owed));
         let written = self.append(&mut book, entry.clone(), now_s).map(|_| ());
         if matches!(written, Err(WriteError::Unavailable(_))) {
             book.owed.push_back((now_s, entry));

@@ -238,3 +238,26 @@ fn a_ledger_that_cannot_be_written_gives_no_leave() {
     drop(ledger);
     assert_eq!(Ledger::open(dir.path()).expect("whole").head().0, 5);
 }
+
+#[test]
+fn a_result_that_is_told_again_while_the_disk_is_full_is_owed_once() {
+    let dir = tempfile::tempdir().expect("dir");
+    let ledger = with_a_key(dir.path());
+    let leave = ledger.intend(generate(KeyRole::Zsk), 0, 4).expect("allowed");
+    let intent = leave.spend().intent();
+    let good = {
+        let mut book = ledger.book();
+        let read_only = fs::File::open(ledger.path()).expect("opens");
+        std::mem::replace(&mut book.file, read_only)
+    };
+    for reason in ["one", "two", "three"] {
+        let failed = Outcome::Failed { reason: reason.to_owned() };
+        assert!(matches!(ledger.end(intent, failed, 5), Err(WriteError::Unavailable(_))));
+    }
+    let made = || Outcome::Generated { public: public(2) };
+    assert!(matches!(ledger.end(intent, made(), 6), Err(WriteError::Unavailable(_))));
+    assert_eq!(ledger.book().owed.len(), 1, "or a full disk fills the memory too");
+    ledger.book().file = good;
+    ledger.end(intent, made(), 7).expect("the same result is no contradiction");
+    assert!(ledger.read(|state| state.keys().contains_key(&public(2).id())));
+}
