@@ -108,8 +108,9 @@ impl Token {
         let life = Life {
             phase: Phase::Waiting { until, last },
             settled: failure.is_some(),
+            // A hang in the run before is one that is forgiven in time.
+            failures: u32::from(failure.is_some()),
             failure,
-            failures: 0,
             root: None,
             offered: None,
             accepted: None,

@@ -201,3 +201,33 @@ fn post(token: &Token, job: Job) {
         drop(root.try_send(job));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pkcs11::{DEADLINE_DEFAULT, PinSource, TokenSpec};
+
+    #[test]
+    fn a_hang_of_an_earlier_run_is_forgiven_too() {
+        let directory = tempfile::tempdir().expect("directory");
+        let spec = TokenSpec {
+            name: "zsk-a".to_owned(),
+            group: "zsk".to_owned(),
+            label: "zsk".to_owned(),
+            serial: "1".to_owned(),
+            module: PathBuf::from("/nowhere"),
+            pin: PinSource::Credential("zsk-a".to_owned()),
+            workers: 1,
+            queue_max: 1,
+            deadline: DEADLINE_DEFAULT,
+        };
+        Token::new(0, spec.clone(), directory.path()).hung_marker.add("C_Sign").expect("mark");
+        let token = Token::new(0, spec, directory.path());
+        let since = Instant::now();
+        token.life().phase = Phase::Usable { since };
+        token.forgive(since + Duration::from_secs(10));
+        assert!(token.hung_marker.read().is_some(), "not yet");
+        token.forgive(since + Duration::from_secs(3_600));
+        assert!(token.hung_marker.read().is_none());
+    }
+}
