@@ -2,13 +2,13 @@
 //! the ledger. Threads and blocking reads; every count, size and wait has a bound, so that one peer
 //! can't hold up the other, nor a hundred idle connections the first.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ use crate::protocol::{
 /// Connections of one socket: the daemon holds one, and a few more while it restarts or its command
 /// line asks; each costs a thread.
 pub const CONNECTIONS_MAX: usize = 16;
+/// Of those on the group's socket, one user's: his idle ones do not keep the others out.
+pub const CONNECTIONS_PER_USER_MAX: usize = 4;
 /// Octets of requests of one connection that are being worked on: four full frames.
 const BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
 /// From connecting to a whole hello.
@@ -41,6 +43,8 @@ pub trait Conversation: Send + Sync + 'static {
     type Request: DeserializeOwned + Send;
     /// What is answered.
     type Response: Serialize;
+    /// Requests of one connection that are worked on at a time; no more are read meanwhile.
+    const IN_FLIGHT: usize;
     /// Whether a request is the hello that opens a connection.
     fn is_hello(request: &Self::Request) -> bool;
     /// A "no".
@@ -57,6 +61,7 @@ pub struct WithDaemon<H>(pub Arc<super::service::Service<H>>);
 impl<H: super::door::Hsm + 'static> Conversation for WithDaemon<H> {
     type Request = Request;
     type Response = Response;
+    const IN_FLIGHT: usize = IN_FLIGHT_MAX;
     fn is_hello(request: &Request) -> bool {
         matches!(request, Request::Hello { .. })
     }
@@ -77,6 +82,9 @@ pub struct WithGroup<H>(pub Arc<super::service::Service<H>>);
 impl<H: super::door::Hsm + 'static> Conversation for WithGroup<H> {
     type Request = LedgerRequest;
     type Response = LedgerResponse;
+    // Small questions have answers of a whole frame: one a connection keeps a reader that takes none
+    // of them from filling the keeper's memory.
+    const IN_FLIGHT: usize = 1;
     fn is_hello(request: &LedgerRequest) -> bool {
         matches!(request, LedgerRequest::Hello { .. })
     }
@@ -183,7 +191,11 @@ pub fn serve<C: Conversation>(
     conversation: &Arc<C>,
     under_way: &Arc<UnderWay>,
 ) {
-    let open = Arc::new(AtomicUsize::new(0));
+    let open = Arc::new(Mutex::new(BTreeMap::new()));
+    let per_user = match allowed {
+        Allowed::User(_) => CONNECTIONS_MAX,
+        Allowed::ByFile => CONNECTIONS_PER_USER_MAX,
+    };
     loop {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -194,16 +206,12 @@ pub fn serve<C: Conversation>(
             }
         };
         // Checked before an octet is read.
-        if !may_speak(&stream, allowed) {
+        let Some(user) = may_speak(&stream, allowed) else { continue };
+        let Some(counted) = Counted::one_more(&open, user, per_user) else {
+            tracing::warn!(uid = user, "too many connections; one more is dropped");
             continue;
-        }
-        if open.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS_MAX {
-            open.fetch_sub(1, Ordering::SeqCst);
-            tracing::warn!(max = CONNECTIONS_MAX, "too many connections; one more is dropped");
-            continue;
-        }
+        };
         let (conversation, under_way) = (Arc::clone(conversation), Arc::clone(under_way));
-        let counted = Counted(Arc::clone(&open));
         let spawned = std::thread::Builder::new().name("connection".to_owned()).spawn(move || {
             let _counted = counted;
             converse(&stream, &conversation, &under_way);
@@ -216,32 +224,59 @@ pub fn serve<C: Conversation>(
 }
 
 /// Gives a connection's place back, however its thread ends.
-struct Counted(Arc<AtomicUsize>);
+struct Counted {
+    open: Arc<Mutex<BTreeMap<u32, usize>>>,
+    user: u32,
+}
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+impl Counted {
+    /// A place, if there is one for this user and at all.
+    fn one_more(
+        open: &Arc<Mutex<BTreeMap<u32, usize>>>,
+        user: u32,
+        per_user: usize,
+    ) -> Option<Self> {
+        let mut by_user = open.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_user = by_user.get(&user).copied().unwrap_or_default();
+        if of_user >= per_user || by_user.values().sum::<usize>() >= CONNECTIONS_MAX {
+            return None;
+        }
+        by_user.insert(user, of_user + 1);
+        Some(Self { open: Arc::clone(open), user })
     }
 }
 
-fn may_speak(stream: &UnixStream, allowed: Allowed) -> bool {
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut by_user = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_user.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                by_user.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// The peer's user, if he may.
+fn may_speak(stream: &UnixStream, allowed: Allowed) -> Option<u32> {
     let peer = match rustix::net::sockopt::socket_peercred(stream) {
         Ok(peer) => peer,
         Err(error) => {
             tracing::warn!(%error, "who connected can't be told; dropped");
-            return false;
+            return None;
         }
     };
     let (pid, uid, gid) = (peer.pid.as_raw_nonzero(), peer.uid.as_raw(), peer.gid.as_raw());
     match allowed {
         Allowed::User(user) if uid != user => {
             tracing::warn!(%pid, uid, expected = user, "a connection by another user is dropped");
-            false
+            None
         }
-        Allowed::User(_) => true,
+        Allowed::User(_) => Some(uid),
         Allowed::ByFile => {
             tracing::info!(%pid, uid, gid, "the ledger is read");
-            true
+            Some(uid)
         }
     }
 }
@@ -253,7 +288,7 @@ fn converse<C: Conversation>(
     under_way: &Arc<UnderWay>,
 ) {
     let Ok(writer) = stream.try_clone() else { return };
-    let line = Arc::new(Line { writer: Mutex::new(writer), gate: Gate::default() });
+    let line = Arc::new(Line { writer: Mutex::new(writer), gate: Gate::new(C::IN_FLIGHT) });
     let mut body = Vec::new();
     if !greet(stream, conversation, &line, &mut body) {
         return;
@@ -379,18 +414,22 @@ impl Line {
 }
 
 /// Bounds what one connection has under way.
-#[derive(Default)]
 struct Gate {
+    requests_max: usize,
     inside: Mutex<(usize, usize)>,
     room: Condvar,
 }
 
 impl Gate {
+    fn new(requests_max: usize) -> Self {
+        Self { requests_max, inside: Mutex::default(), room: Condvar::new() }
+    }
+
     /// Waits for room: until then no further frame is read.
     fn enter(&self, bytes: usize) {
         let inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |(requests, held): &mut (usize, usize)| {
-            *requests >= IN_FLIGHT_MAX || (*requests > 0 && *held + bytes > BYTES_IN_FLIGHT_MAX)
+            *requests >= self.requests_max || (*requests > 0 && *held + bytes > BYTES_IN_FLIGHT_MAX)
         };
         let waited = self.room.wait_while(inside, full);
         let mut inside = waited.unwrap_or_else(PoisonError::into_inner);
@@ -453,3 +492,6 @@ fn left(by: Instant) -> io::Result<Duration> {
     let left = by.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
+
+#[cfg(test)]
+mod tests;

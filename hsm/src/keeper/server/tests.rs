@@ -1,0 +1,78 @@
+//! A group's conversation with members who ask much, take nothing, or stay for good.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::protocol::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
+
+/// Answers like the ledger's reader, with frames as large as they come, and counts them.
+#[derive(Default)]
+struct Long(AtomicUsize);
+
+impl Conversation for Long {
+    type Request = LedgerRequest;
+    type Response = LedgerResponse;
+    const IN_FLIGHT: usize = <WithGroup<crate::pkcs11::Tokens> as Conversation>::IN_FLIGHT;
+    fn is_hello(request: &LedgerRequest) -> bool {
+        matches!(request, LedgerRequest::Hello { .. })
+    }
+    fn refused(refusal: Refusal) -> LedgerResponse {
+        LedgerResponse::Refused(refusal)
+    }
+    fn is_refusal(response: &LedgerResponse) -> bool {
+        matches!(response, LedgerResponse::Refused(_))
+    }
+    fn answer(&self, request: LedgerRequest) -> LedgerResponse {
+        if let LedgerRequest::Hello { protocol } = request {
+            return LedgerResponse::Hello { protocol };
+        }
+        self.0.fetch_add(1, Ordering::SeqCst);
+        LedgerResponse::Lines { lines: vec![vec![0; FRAME_BYTES_MAX - 64]], cut: true }
+    }
+}
+
+fn serving() -> (tempfile::TempDir, std::path::PathBuf, Arc<Long>) {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("ledger.sock");
+    let listener = UnixListener::bind(&path).expect("bound");
+    let long = Arc::new(Long::default());
+    let conversation = Arc::clone(&long);
+    std::thread::spawn(move || {
+        serve(&listener, Allowed::ByFile, &conversation, &Arc::default());
+    });
+    (dir, path, long)
+}
+
+/// Connects and says hello; whether the keeper answered.
+fn greeted(path: &Path) -> (UnixStream, bool) {
+    let mut stream = UnixStream::connect(path).expect("connected");
+    let hello = LedgerRequest::Hello { protocol: PROTOCOL_VERSION };
+    // The keeper may have hung up already.
+    let _ = stream.write_all(&frame::encode(1, &hello).expect("frame"));
+    let answered = matches!(frame::read(&mut stream, &mut Vec::new()), Ok(true));
+    (stream, answered)
+}
+
+#[test]
+fn answers_that_nobody_takes_do_not_pile_up() {
+    let (_dir, path, long) = serving();
+    let (mut stream, _) = greeted(&path);
+    for id in 0..20 {
+        let read = LedgerRequest::Read { from: 0, skip: 0, max: 1 };
+        stream.write_all(&frame::encode(id, &read).expect("frame")).expect("asked");
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(long.0.load(Ordering::SeqCst), 1, "a whole frame each waits in memory");
+}
+
+#[test]
+fn one_users_idle_connections_leave_places_for_others() {
+    let (_dir, path, _) = serving();
+    let mut idle: Vec<(UnixStream, bool)> = (0..CONNECTIONS_MAX).map(|_| greeted(&path)).collect();
+    assert_eq!(idle.iter().filter(|(_, answered)| *answered).count(), CONNECTIONS_PER_USER_MAX);
+    idle.clear();
+    let by = Instant::now() + Duration::from_secs(10);
+    while !greeted(&path).1 {
+        assert!(Instant::now() < by, "places are given back");
+    }
+}
