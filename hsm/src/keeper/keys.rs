@@ -13,12 +13,14 @@
 //! Everything here is done by one thread, in rounds that are repeated until nothing is left to do;
 //! a token that is away leaves its part for a later round.
 
+use std::collections::BTreeMap;
+
 use aws_lc_rs::rand;
 use countersign_policy::founding::LabFounding;
 use countersign_policy::key::to_hex;
 use countersign_policy::ledger::{KeyRecord, LedgerState, Operation, Outcome, generation_label};
 use countersign_policy::permit::NONCE_BYTES;
-use countersign_policy::{KeyId, KeyRole, PublicKey, ZoneName};
+use countersign_policy::{Algorithm, KeyId, KeyRole, PublicKey, ZoneName};
 
 use super::door::Hsm;
 use crate::ledger::{Ledger, WriteError};
@@ -34,6 +36,9 @@ pub struct Unfinished {
     /// What stands in the way.
     pub why: String,
 }
+
+/// Why which token makes no keys of an algorithm and size in this round.
+type Refusing = BTreeMap<(String, Algorithm, Option<u16>), String>;
 
 /// Makes and mends keys.
 pub struct KeyMaker<'a, H: ?Sized> {
@@ -113,15 +118,31 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
             };
             founding.zone.keys().flat_map(of_zone).collect()
         });
+        let mut refusing = Refusing::new();
         for (zone, role) in missing {
             let what = format!("making the {role} of {zone}");
-            step(what, self.make(&zone, role));
+            step(what, self.make(&zone, role, &mut refusing));
         }
+        self.expect_recorded();
         unfinished
     }
 
-    /// Makes one key.
-    fn make(&self, zone: &ZoneName, role: KeyRole) -> Result<(), String> {
+    /// Has the tokens expect keys whose making was recorded late, by whichever thread next wrote to
+    /// the ledger once it could be written again.
+    fn expect_recorded(&self) {
+        let unexpected = |id: &KeyId| self.hsm.key_status(id).is_none();
+        let keys: Vec<ExpectedKey> = self.ledger.read(|state| {
+            let all = state.keys().iter().filter(|(_, key)| key.collides_with.is_none());
+            all.filter(|(id, _)| unexpected(id)).map(|(_, key)| expected_key(key)).collect()
+        });
+        if !keys.is_empty() {
+            self.hsm.expect_keys(keys);
+        }
+    }
+
+    /// Makes one key, unless its token refused one of the kind in this round: a token that is full
+    /// would else cost the ledger two lines a round for every zone that waits.
+    fn make(&self, zone: &ZoneName, role: KeyRole, refusing: &mut Refusing) -> Result<(), String> {
         let (under, policy, token) = self.ledger.read(|state| {
             let (under, founding) = state.founding().ok_or("there is no founding")?;
             let policy = founding.policy_of(zone).ok_or("the zone is no longer bound")?;
@@ -135,6 +156,10 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
             let token = self.usable_token(group)?;
             Ok::<_, String>((under, policy.clone(), token))
         })?;
+        let kind = (token.clone(), policy.algorithm, policy.rsa_bits);
+        if let Some(reason) = refusing.get(&kind) {
+            return Err(reason.clone());
+        }
         let mut nonce = [0; NONCE_BYTES];
         rand::fill(&mut nonce).map_err(|_| "the system gives no random octets".to_owned())?;
         let operation = Operation::Generate {
@@ -152,6 +177,7 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
             Err(error @ HsmError::OutcomeUnknown { .. }) => Err(error.to_string()),
             Err(error) => {
                 let reason = error.to_string();
+                refusing.insert(kind, reason.clone());
                 let failed = Outcome::Failed { reason: reason.clone() };
                 self.ledger.outcome(spent, failed, self.now()).map_err(|e| e.to_string())?;
                 Err(reason)

@@ -1,9 +1,8 @@
 //! The key maker against a token that is a table, and that fails where a test says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use countersign_policy::Algorithm;
 use countersign_policy::ledger::{Entry, Line};
 
 use super::*;
@@ -17,6 +16,7 @@ struct Table {
     /// Label → public key; `None` where only half of the pair is there.
     objects: BTreeMap<String, Option<PublicKey>>,
     expected: BTreeSet<KeyId>,
+    /// The keys that it makes, the first last; then it is full.
     next: Vec<[u8; 64]>,
     /// The answer to the next generation is lost, after or before it was done.
     lose_answer: Option<bool>,
@@ -70,7 +70,10 @@ impl Hsm for Fake {
             table.lose_answer = None;
             return (spent, Err(lost(&token)));
         }
-        let octets = table.next.pop().expect("another key");
+        let Some(octets) = table.next.pop() else {
+            let detail = "CKR_DEVICE_MEMORY".to_owned();
+            return (spent, Err(HsmError::Token { token, detail }));
+        };
         let public = PublicKey::new(algorithm, &octets).expect("key");
         table.objects.insert(generation_label(role, &zone, &nonce), Some(public.clone()));
         let answer =
@@ -311,4 +314,28 @@ fn signatures_of_an_earlier_run_are_closed_as_unknown() {
     assert!(
         matches!(line.entry, Entry::Outcome { intent: of, outcome: Outcome::Unknown { .. } } if of == intent)
     );
+}
+
+#[test]
+fn a_key_whose_result_another_thread_wrote_late_is_expected() {
+    let scene = Scene::new(&[[2; 64]]);
+    let nonce = "00".repeat(NONCE_BYTES);
+    let token = "ksk-a".to_owned();
+    let label = generation_label(KeyRole::Ksk, &zone(), &nonce);
+    let operation = Operation::Generate { zone: zone(), role: KeyRole::Ksk, token, nonce };
+    let leave = scene.ledger.intend(operation, 0, 2).expect("allowed");
+    let public = PublicKey::new(Algorithm::EcdsaP256Sha256, &[1; 64]).expect("key");
+    scene.hsm.table().objects.insert(label, Some(public.clone()));
+    scene.ledger.outcome(leave.spend(), Outcome::Generated { public }, 3).expect("written");
+    scene.settles(2);
+}
+
+#[test]
+fn a_full_token_is_asked_once_a_round_however_many_zones_wait() {
+    let scene = Scene::new(&[]);
+    let more = |n| format!("[zone.\"z{n}.\"]\npolicy = \"default\"\n");
+    let text = founding::tests::WHOLE.to_owned() + &(0..20).map(more).collect::<Vec<_>>().concat();
+    scene.ledger.found(toml::from_str(&text).expect("founding"), 2).expect("founded");
+    assert_eq!(scene.round().len(), 42, "each is told");
+    assert_eq!(scene.ledger.head().0, 2 + 2 * 2, "an intent and its end, of each token");
 }
