@@ -238,6 +238,7 @@ impl Schedule {
     }
 
     fn apply(&mut self, event: Event, now_s: u64) {
+        self.follow_clock(now_s);
         match event {
             Event::Tick => {}
             Event::Notified => self.check_soon(now_s),
@@ -282,15 +283,25 @@ impl Schedule {
                 self.sign_failure = None;
             }
             Event::Withheld => self.working = None,
-            Event::SignFailed(failure) => {
-                self.working = None;
-                self.fail_sign(failure, now_s);
-            }
+            Event::SignFailed(failure) => match self.working.take() {
+                // A check that panicked: it pauses as any that fails.
+                Some(Work::Check) => self.fail_check(failure, now_s),
+                _ => self.fail_sign(failure, now_s),
+            },
             Event::Distrusted(reason) => {
                 self.distrusted = Some(reason);
                 self.resign = Some("the version that is up does not verify");
             }
         }
+    }
+
+    /// No pause outlasts its longest, even if the clock was ahead when it was set: a zone would
+    /// neither ask nor sign until the clock came to that time again.
+    fn follow_clock(&mut self, now_s: u64) {
+        let refresh_s = self.timers.map_or(0, |timers| self.bounded(timers.refresh_s));
+        self.check_due_s = self.check_due_s.min(now_s + refresh_s.max(CHECK_RETRY_S_MAX));
+        self.sign_due_s = self.sign_due_s.min(now_s + SIGN_RETRY_S_MAX);
+        self.checked_s = self.checked_s.min(now_s);
     }
 
     fn check_soon(&mut self, now_s: u64) {
@@ -327,6 +338,11 @@ impl Schedule {
             }
             FailureKind::WaitsForPrimary => {
                 self.keep = true;
+                // Held, it would be tried again at once and for ever, and the primary never asked
+                // for the serial that is waited for.
+                if self.held.take().is_some() {
+                    self.fail_check(failure, now_s);
+                }
                 return;
             }
             _ => {}
@@ -334,6 +350,11 @@ impl Schedule {
         let failed = Failed::again(self.sign_failure.take(), failure, now_s);
         self.sign_due_s = now_s + failed.pause_s(SIGN_RETRY_S_MIN, SIGN_RETRY_S_MAX);
         self.sign_failure = Some(failed);
+    }
+
+    /// Bounds of another configuration; they hold from the next answer of the primary.
+    pub fn set_bounds(&mut self, bounds: TimerBounds) {
+        self.bounds = bounds;
     }
 
     fn bounded(&self, timer_s: u32) -> u64 {

@@ -274,3 +274,50 @@ fn an_operator_need_not_wait_for_a_pause() {
     schedule.next(Event::SignFailed(failure(FailureKind::Store)), 0);
     assert_eq!(schedule.next(Event::RefreshRequested, 1), Some(Work::SignNew { reuse: true }));
 }
+
+#[test]
+fn a_clock_that_was_ahead_delays_neither_signing_nor_asking() {
+    let mut schedule = Schedule::new(BOUNDS, Some(up(5)), false, None, 900 * DAY_S);
+    schedule.next(Event::Tick, 900 * DAY_S);
+    assert_eq!(
+        schedule.next(checked(None), 900 * DAY_S),
+        Some(Work::SignAgain { reuse: true }),
+        "by that clock the signatures are due"
+    );
+    schedule.next(Event::SignFailed(failure(FailureKind::Keeper)), 900 * DAY_S);
+    let now_s = 8 * DAY_S;
+    assert_eq!(schedule.next(Event::Tick, now_s), None);
+    assert_eq!(schedule.wake_at(now_s), Some(now_s + SIGN_RETRY_S_MAX));
+    assert!(schedule.check_due_s() <= now_s + 3_600);
+    assert_eq!(schedule.next(Event::Tick, now_s + 60), Some(Work::SignAgain { reuse: true }));
+}
+
+#[test]
+fn under_keep_data_with_the_published_serial_is_dropped_and_the_primary_asked_again() {
+    let mut schedule = idle();
+    schedule.next(Event::Notified, 10);
+    schedule.next(checked(Some(6)), 10);
+    assert_eq!(schedule.next(Event::SignFailed(failure(FailureKind::WaitsForPrimary)), 11), None);
+    assert_eq!(schedule.newest_data(), Some(5));
+    assert_eq!(kinds(&schedule, 11), [AlarmKind::RefreshWaits]);
+    let again_s = schedule.wake_at(11).expect("a retry");
+    assert!(again_s > 11);
+    assert_eq!(schedule.next(Event::Tick, again_s), Some(Work::Check));
+}
+
+#[test]
+fn a_check_that_panics_pauses_as_one_that_fails() {
+    let mut schedule = idle();
+    schedule.next(Event::Notified, 10);
+    assert_eq!(schedule.next(Event::SignFailed(failure(FailureKind::Verification)), 11), None);
+    assert!(schedule.wake_at(11).is_some_and(|at_s| at_s > 11));
+}
+
+#[test]
+fn bounds_of_a_reload_hold_from_the_next_answer() {
+    let mut schedule = idle();
+    schedule.set_bounds(TimerBounds { min_s: 30, max_s: 60 });
+    schedule.next(Event::Reloaded, 10);
+    assert_eq!(schedule.next(checked(None), 10), None);
+    assert_eq!(schedule.wake_at(10), Some(70));
+}

@@ -108,6 +108,7 @@ impl ZoneTask {
         let doing = if work == Work::Check { Doing::Checking } else { Doing::Signing };
         self.status.send_modify(|status| status.doing = doing);
         let settings = self.settings.borrow_and_update().clone();
+        self.schedule.set_bounds(settings.timers);
         let context = self.context.clone();
         let zone = self.zone.clone();
         // New data is signed under the id of the check that brought it.
