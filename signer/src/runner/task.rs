@@ -187,16 +187,28 @@ impl ZoneTask {
             }
             Command::Thaw { done } => {
                 let (store, zone) = (self.context.store.clone(), self.zone.clone());
-                let thawed = flatten(tokio::task::spawn_blocking(move || store.thaw(&zone)).await);
+                // Without state the files may not have been readable at start: they say how far
+                // the serial came, so no thaw before they are read.
+                let read = self.saved == SaveState::default();
+                let thawed = flatten(
+                    tokio::task::spawn_blocking(move || {
+                        let saved = read.then(|| store.load(&zone)).transpose()?;
+                        store.thaw(&zone).map(|()| saved)
+                    })
+                    .await,
+                );
                 let event = match &thawed {
-                    Ok(()) => {
+                    Ok(saved) => {
+                        if let Some(loaded) = saved {
+                            self.saved = loaded.ledger.clone();
+                        }
                         self.frozen = None;
                         tracing::info!(zone = %self.zone, "thawed");
                         Event::Thawed
                     }
                     Err(_) => Event::Tick,
                 };
-                let _ = done.send(thawed);
+                let _ = done.send(thawed.map(drop));
                 event
             }
         }

@@ -278,3 +278,26 @@ async fn a_keeper_that_comes_late_is_found() {
     daemon.until_serial(7).await;
     daemon.until("no alarm", |daemon| daemon.alarms().is_empty()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thaw_reads_the_files_that_could_not_be_read_at_start() {
+    let bed = Bed::new();
+    bed.keeper.start();
+    let primary = Primary::start(&bed.pki, 7).await;
+    let daemon = bed.daemon(primary.address).await;
+    daemon.until_serial(7).await;
+    daemon.stop().await;
+    let (folder, away) = (bed.dir.path().join("zones/example"), bed.dir.path().join("away"));
+    std::fs::rename(&folder, &away).expect("moved");
+    std::fs::write(&folder, "no folder").expect("written");
+    let daemon = bed.daemon(primary.address).await;
+    assert!(daemon.handle().status.borrow().frozen.is_some());
+    let (done, answer) = oneshot::channel();
+    daemon.handle().commands.send(Command::Thaw { done }).await.expect("sent");
+    answer.await.expect("answered").expect_err("not before they can be read");
+    std::fs::remove_file(&folder).expect("removed");
+    std::fs::rename(&away, &folder).expect("moved back");
+    daemon.thaw().await;
+    daemon.until("a version", |daemon| daemon.serial().is_some()).await;
+    assert_eq!(daemon.serial(), Some(8), "7 went out before");
+}
