@@ -165,6 +165,8 @@ struct Running {
     settings: watch::Sender<Arc<ZoneSettings>>,
     handle: Handle,
     stop: CancellationToken,
+    /// Cancelled when the task is gone.
+    gone: CancellationToken,
 }
 
 /// All zones' tasks.
@@ -205,6 +207,7 @@ impl Runner {
     pub async fn configure(&self, zones: BTreeMap<ZoneName, ZoneSettings>) {
         let mut loads = JoinSet::new();
         let gate = Arc::new(Semaphore::new(LOADS_AT_ONCE));
+        let mut ending = Vec::new();
         {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             running.retain(|zone, task| {
@@ -212,6 +215,7 @@ impl Runner {
                 if !stays {
                     tracing::info!(%zone, "no longer configured; its versions stay on disk");
                     task.stop.cancel();
+                    ending.push(task.gone.clone());
                 }
                 stays
             });
@@ -235,9 +239,16 @@ impl Runner {
                 Err(error) => tracing::error!(%error, "a zone could not be read from disk"),
             }
         }
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let handles = running.iter().map(|(zone, task)| (zone.clone(), task.handle.clone()));
-        self.directory.replace(handles.collect());
+        {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let handles = running.iter().map(|(zone, task)| (zone.clone(), task.handle.clone()));
+            self.directory.replace(handles.collect());
+        }
+        // A task may still be saving. Were its zone to come back before that ends, two would
+        // write its files, and the one that is going could put the serial on disk back.
+        for gone in ending {
+            gone.cancelled().await;
+        }
     }
 
     fn spawn(&self, zone: ZoneName, settings: Arc<ZoneSettings>, resumed: Resumed) {
@@ -272,9 +283,15 @@ impl Runner {
             run: RunId::new(),
             next_run: None,
         };
-        self.track(stop.clone(), task.run());
+        // Not dropped where it stands: it stops by itself, between its steps on disk.
+        let gone = CancellationToken::new();
+        let ended = gone.clone().drop_guard();
+        self.track(CancellationToken::new(), async move {
+            task.run().await;
+            drop(ended);
+        });
         let handle = Handle { commands, status };
-        let running = Running { settings: settings_sender, handle, stop };
+        let running = Running { settings: settings_sender, handle, stop, gone };
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(zone, running);
     }
 

@@ -301,3 +301,25 @@ async fn a_thaw_reads_the_files_that_could_not_be_read_at_start() {
     daemon.until("a version", |daemon| daemon.serial().is_some()).await;
     assert_eq!(daemon.serial(), Some(8), "7 went out before");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_that_is_taken_out_saves_to_the_end_before_it_can_come_back() {
+    let bed = Bed::new();
+    bed.keeper.start();
+    let primary = Primary::start(&bed.pki, 7).await;
+    let daemon = bed.daemon(primary.address).await;
+    daemon.until_serial(7).await;
+    // Who opens a FIFO to write waits for a reader: a disk that is slow.
+    let slow = bed.dir.path().join("zones/example/v8.zone.tmp");
+    assert!(std::process::Command::new("mkfifo").arg(&slow).status().expect("run").success());
+    primary.raise_serial();
+    daemon.runner.notified(&zone());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let out = daemon.runner.configure(BTreeMap::new());
+    tokio::pin!(out);
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut out).await;
+    let read = tokio::task::spawn_blocking(move || std::fs::read(slow));
+    assert!(early.is_err(), "the old task was still saving");
+    tokio::time::timeout(DEADLINE, out).await.expect("it ends with the save");
+    let _ = read.await;
+}
