@@ -286,6 +286,11 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
         let key = ExpectedKey { public: public.clone(), role, label, group, conflicted };
         self.hsm.expect_keys(vec![key]);
         let status = self.hsm.key_status(&id);
+        if let Some(why) = status.as_ref().and_then(|status| status.conflict.clone()) {
+            // Another token contradicts: not one to adopt, and not one to destroy unseen.
+            self.hsm.forget_key(&id);
+            return Err(why);
+        }
         if status.is_some_and(|status| status.proven_by.iter().any(|name| name == token)) {
             return Ok(Ok(public));
         }

@@ -27,6 +27,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use countersign_policy::KeyId;
 use countersign_policy::key::to_hex;
 use nix::sys::signal::{SigSet, Signal};
 
@@ -238,25 +239,56 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StartEr
 
 fn start_threads(service: &Arc<Service<Tokens>>, told: Receiver<Event>) -> Result<(), StartError> {
     let service = Arc::clone(service);
-    spawn("events", move || {
-        for event in told {
-            take_event(&service, event);
-        }
-    })
+    spawn("events", move || take_events(&service, &told))
 }
 
-fn take_event(service: &Service<Tokens>, event: Event) {
-    let note = match event {
+/// Writes conflicts to the ledger. While it can't be written they are owed, the newest of each key;
+/// a lost group is never kept waiting behind them.
+fn take_events(service: &Service<Tokens>, told: &Receiver<Event>) {
+    let mut owed: BTreeMap<KeyId, Note> = BTreeMap::new();
+    loop {
+        let event = if owed.is_empty() {
+            told.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            told.recv_timeout(NOTE_RETRY)
+        };
+        match event {
+            Ok(event) => {
+                let (key, note) = note_of(event);
+                owed.insert(key, note);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        owed.retain(|_, note| match service.ledger().note(note.clone(), now_s()) {
+            Ok(_) => false,
+            Err(error @ WriteError::Unavailable(_)) => {
+                // The tokens refuse the key meanwhile, whatever the ledger says.
+                tracing::error!(%error, "a conflict is not in the ledger yet");
+                true
+            }
+            Err(error) => {
+                // A key that is being adopted is not in the ledger yet.
+                tracing::warn!(%error, "not recorded");
+                false
+            }
+        });
+    }
+}
+
+/// What the ledger is to say of an event; does not return from a lost group.
+fn note_of(event: Event) -> (KeyId, Note) {
+    match event {
         Event::Conflict { key, token, found } => {
             tracing::error!(
                 %key, token, found,
                 "a token answers for a key with another public key: the key is refused everywhere"
             );
-            Note::KeyConflict { key, token, found }
+            (key, Note::KeyConflict { key, token, found })
         }
         Event::Cleared { key } => {
             tracing::warn!(%key, "every token proves the key again");
-            Note::KeyCleared { key }
+            (key, Note::KeyCleared { key })
         }
         Event::GroupLost { group, token, call } => {
             tracing::error!(
@@ -266,21 +298,6 @@ fn take_event(service: &Service<Tokens>, event: Event) {
                 "a token hung and its group has no other: the keeper ends, for a restart"
             );
             exit_past_modules(EXIT_GROUP_LOST);
-        }
-    };
-    // The tokens refuse the key meanwhile, whatever the ledger says.
-    loop {
-        match service.ledger().note(note.clone(), now_s()) {
-            Ok(_) => return,
-            Err(error @ WriteError::Unavailable(_)) => {
-                tracing::error!(%error, "a conflict is not in the ledger yet");
-                thread::sleep(NOTE_RETRY);
-            }
-            Err(error) => {
-                // A key that is being adopted is not in the ledger yet.
-                tracing::warn!(%error, "not recorded");
-                return;
-            }
         }
     }
 }

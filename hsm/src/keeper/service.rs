@@ -19,11 +19,15 @@ use crate::protocol::{
     RefusalKind, Request, Response, ZONES_PER_ANSWER, ZoneKeys,
 };
 
-/// Uses of a zone's KSK in [`KSK_WINDOW_S`]: a daemon asks when a key set changes and when its
+/// Uses of a zone's KSK in [`HOUR_S`]: a daemon asks when a key set changes and when its
 /// signature nears its end; this many leave room for restarts and tests, and keep a stolen daemon
 /// from filling the ledger.
 const KSK_USES_MAX: u32 = 120;
-const KSK_WINDOW_S: u64 = 3_600;
+const HOUR_S: u64 = 3_600;
+
+/// Lines about published versions of a zone in an hour: one a second is more than any zone changes,
+/// and keeps a stolen daemon from filling the ledger. What is over counts in the next line.
+const ZONE_LINES_MAX: u32 = 3_600;
 
 /// Lines in one answer: what fits a frame is the bound in practice.
 const LINES_PER_ANSWER: usize = 10_000;
@@ -41,8 +45,28 @@ pub struct Service<H> {
 struct Tally {
     /// Signatures with zone data since the last [`Note::ZoneSigned`].
     signatures: BTreeMap<KeyId, u32>,
-    ksk_window: u64,
-    ksk_uses: u32,
+    ksk_uses: Hourly,
+    lines: Hourly,
+}
+
+/// Counts within an hour of the keeper's clock.
+#[derive(Debug, Default)]
+struct Hourly {
+    hour: u64,
+    count: u32,
+}
+
+impl Hourly {
+    /// Counts one more, unless that would be more than `max` in the hour of `now_s`.
+    fn take(&mut self, now_s: u64, max: u32) -> bool {
+        let hour = now_s / HOUR_S;
+        if self.hour != hour {
+            *self = Self { hour, count: 0 };
+        }
+        let fits = self.count < max;
+        self.count += u32::from(fits);
+        fits
+    }
 }
 
 impl From<WriteError> for Refusal {
@@ -333,19 +357,13 @@ impl<H: Hsm> Service<H> {
 
     fn count_ksk_use(&self, zone: &ZoneName, now_s: u64) -> Result<(), Refusal> {
         let mut tallies = self.tallies();
-        let tally = tallies.entry(zone.clone()).or_default();
-        let window = now_s / KSK_WINDOW_S;
-        if tally.ksk_window != window {
-            (tally.ksk_window, tally.ksk_uses) = (window, 0);
+        if tallies.entry(zone.clone()).or_default().ksk_uses.take(now_s, KSK_USES_MAX) {
+            return Ok(());
         }
-        if tally.ksk_uses == KSK_USES_MAX {
-            return refuse(
-                RefusalKind::Busy,
-                format!("{zone}: {KSK_USES_MAX} uses of its KSK in this hour; ask in the next"),
-            );
-        }
-        tally.ksk_uses += 1;
-        Ok(())
+        refuse(
+            RefusalKind::Busy,
+            format!("{zone}: {KSK_USES_MAX} uses of its KSK in this hour; ask in the next"),
+        )
     }
 
     fn published(
@@ -360,16 +378,27 @@ impl<H: Hsm> Service<H> {
         if !bound {
             return unbound(&zone);
         }
-        let taken =
-            self.tallies().get_mut(&zone).map(|tally| std::mem::take(&mut tally.signatures));
-        let signatures = taken.unwrap_or_default();
-        if signatures.is_empty() {
-            // Nothing was signed for it: nothing to record, and no way to fill the ledger.
-            return Ok(Response::Recorded);
-        }
+        let now_s = (self.now_s)();
+        let signatures = {
+            let mut tallies = self.tallies();
+            let tally = tallies.entry(zone.clone()).or_default();
+            if tally.signatures.is_empty() {
+                // Nothing was signed for it, so there is nothing to record.
+                return Ok(Response::Recorded);
+            }
+            if !tally.lines.take(now_s, ZONE_LINES_MAX) {
+                return refuse(
+                    RefusalKind::Busy,
+                    format!(
+                        "{zone}: {ZONE_LINES_MAX} versions recorded in this hour; the next line counts this one too"
+                    ),
+                );
+            }
+            std::mem::take(&mut tally.signatures)
+        };
         let digest = to_hex(&digest);
         let note = Note::ZoneSigned { zone: zone.clone(), serial, digest, signatures };
-        match self.ledger.note(note.clone(), (self.now_s)()) {
+        match self.ledger.note(note.clone(), now_s) {
             Ok(_) => Ok(Response::Recorded),
             Err(error) => {
                 // The next line that can be written counts these too.
@@ -412,4 +441,18 @@ fn unfounded<T>() -> Result<T, Refusal> {
 
 fn unbound<T>(zone: &ZoneName) -> Result<T, Refusal> {
     refuse(RefusalKind::Unknown, format!("{zone} is not bound here; its founding would name it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_holds_so_many_and_the_next_as_many_again() {
+        let mut hourly = Hourly::default();
+        assert!((0..3).all(|_| hourly.take(7_199, 3)));
+        assert!(!hourly.take(7_199, 3));
+        assert!((0..3).all(|second| hourly.take(7_200 + second, 3)));
+        assert!(!hourly.take(10_799, 3));
+    }
 }
