@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use countersign_policy::ZoneName;
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -92,6 +93,12 @@ enum Broken {
     Deadline(Duration),
 }
 
+/// Whom a connection is with: looked at again for each query.
+struct Proven {
+    identity: Identity,
+    chain: Vec<CertificateDer<'static>>,
+}
+
 /// What a transfer query gets.
 enum Verdict {
     Refuse(u8),
@@ -129,7 +136,7 @@ impl Xot {
                 return;
             }
         };
-        let Some((conversation, identity, peer)) = proven else { return };
+        let Some((conversation, proven, peer)) = proven else { return };
         let place = match stranger.promote(peer.clone()) {
             Ok(place) => place,
             Err(full) => {
@@ -140,7 +147,7 @@ impl Xot {
                 return;
             }
         };
-        if let Err(error) = self.talk(conversation, from, &identity).await {
+        if let Err(error) = self.talk(conversation, from, &proven).await {
             if matches!(error, StreamEnd::Idle(_) | StreamEnd::Stalled { .. }) {
                 self.counters().connections_idle.bump();
             }
@@ -154,8 +161,7 @@ impl Xot {
         &self,
         tcp: TcpStream,
         from: SocketAddr,
-    ) -> Option<(Conversation<impl AsyncRead + AsyncWrite + Unpin + use<>>, Identity, PeerName)>
-    {
+    ) -> Option<(Conversation<impl AsyncRead + AsyncWrite + Unpin + use<>>, Proven, PeerName)> {
         // Answers are written whole; waiting for more to send would only delay them.
         let _ = tcp.set_nodelay(true);
         let acceptor = self.acceptor.load_full();
@@ -172,7 +178,10 @@ impl Xot {
         let conversation = Conversation::new(accepted.stream);
         let view = self.front.catalogue().view();
         let refused = match view.peers().by_identity(&accepted.identity) {
-            Ok(peer) if accepted.alpn => return Some((conversation, accepted.identity, peer)),
+            Ok(peer) if accepted.alpn => {
+                let proven = Proven { identity: accepted.identity, chain: accepted.chain };
+                return Some((conversation, proven, peer));
+            }
             Ok(peer) => format!("peer {peer} did not offer \"dot\" by ALPN (RFC 9103 §7.1)"),
             Err(error) => error.to_string(),
         };
@@ -188,15 +197,19 @@ impl Xot {
         &self,
         mut conversation: Conversation<S>,
         from: SocketAddr,
-        identity: &Identity,
+        proven: &Proven,
     ) -> Result<(), StreamEnd> {
         for _ in 0..self.limits.queries_max {
             let Some(octets) = conversation.next(self.limits.idle).await? else { break };
             let view = self.front.catalogue().view();
-            let Ok(peer) = view.peers().by_identity(identity) else {
-                tracing::info!(%from, %identity, "peer is no longer listed");
+            let Ok(peer) = view.peers().by_identity(&proven.identity) else {
+                tracing::info!(%from, identity = %proven.identity, "peer is no longer listed");
                 break;
             };
+            if !self.acceptor.load().still_accepts(&proven.chain) {
+                tracing::info!(%from, %peer, "peer's certificate is no longer accepted");
+                break;
+            }
             let message = Message::parse(&octets).ok().filter(is_transfer_query);
             if let Some(message) = message {
                 self.transfer(&mut conversation, &message, from, &peer).await?;

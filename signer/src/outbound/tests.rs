@@ -298,6 +298,17 @@ async fn a_reload_counts_at_once() {
 }
 
 #[tokio::test]
+async fn a_ca_that_is_gone_opens_nothing_any_more() {
+    let server = server(Limits::default()).await;
+    server.publish(1, 1);
+    let mut stream = server.connect(&server.pki.connector("secondary.test")).await;
+    server.xot.replace_acceptor(server.pki.acceptor("signer.test"));
+    answer(&mut stream, &axfr("a.test")).await.expect("a reload that leaves the CA");
+    server.xot.replace_acceptor(Pki::new().acceptor("signer.test"));
+    answer(&mut stream, &axfr("a.test")).await.expect_err("of a CA that is gone");
+}
+
+#[tokio::test]
 async fn dot_must_be_asked_for() {
     let server = server(Limits::default()).await;
     server.publish(1, 1);

@@ -7,6 +7,8 @@ use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
+use rustls::time_provider::TimeProvider as _;
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -35,6 +37,8 @@ pub struct Accepted<S> {
     pub stream: TlsStream<S>,
     /// Whose certificate it is.
     pub identity: Identity,
+    /// The certificate and its intermediates, as shown, leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
     /// Whether the peer asked for our application protocol by name.
     pub alpn: bool,
 }
@@ -73,10 +77,27 @@ impl Acceptor {
             Ok(Ok(stream)) => stream,
         };
         let session = stream.get_ref().1;
-        let leaf = session.peer_certificates().and_then(<[_]>::first);
-        let identity = Identity::from_der(leaf.ok_or(HandshakeError::CertificateMissing)?)?;
+        let chain: Vec<_> = session
+            .peer_certificates()
+            .unwrap_or_default()
+            .iter()
+            .map(|c| c.clone().into_owned())
+            .collect();
+        let leaf = chain.first().ok_or(HandshakeError::CertificateMissing)?;
+        let identity = Identity::from_der(leaf)?;
         let alpn = session.alpn_protocol() == Some(self.alpn);
-        Ok(Accepted { stream, identity, alpn })
+        Ok(Accepted { stream, identity, chain, alpn })
+    }
+
+    /// Whether a handshake with this chain would be accepted now: what was let in before a reload
+    /// may chain to a CA that is not ours any more, or have expired since.
+    pub fn still_accepts(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let (Some((leaf, intermediates)), Some(now)) =
+            (chain.split_first(), self.clock.current_time())
+        else {
+            return false;
+        };
+        self.verifier.verify_client_cert(leaf, intermediates, now).is_ok()
     }
 
     /// The configuration for servers that do their own handshake (they see no refused identity).
