@@ -83,6 +83,15 @@ pub enum AnswerError {
         /// Serial of the last.
         last: u32,
     },
+    /// The SOA query promised newer data, and the transfer brought other: the serial policies that
+    /// count for themselves would publish the older data as newer.
+    #[error("transfer with serial {found} is not newer than {have}, which is here")]
+    NotNewer {
+        /// The serial of the zone that came.
+        found: u32,
+        /// The serial of what is here.
+        have: u32,
+    },
     /// The transfer's last message goes on behind the closing SOA.
     #[error("{records} records behind the closing SOA")]
     BehindTheEnd {

@@ -242,6 +242,9 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     while assembly.take(paced.message(&mut stream).await?)? == Step::More {}
     paced.nothing_left(&mut stream).await?;
     let Assembled { zone, serial } = assembly.finish()?;
+    if let Some(have) = have.filter(|have| !newer(serial, *have)) {
+        return Err(AnswerError::NotNewer { found: serial, have }.into());
+    }
     let bytes = paced.bytes();
     goodbye(stream).await;
     Ok(Fetched::Zone { zone, serial, bytes })

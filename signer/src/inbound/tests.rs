@@ -257,6 +257,34 @@ async fn a_zone_comes_in() {
     assert!(matches!(fetched, Fetched::Zone { serial: 1, .. }), "{fetched:?}");
 }
 
+/// A primary that is several machines behind one address: the SOA of one, the zone of another.
+#[tokio::test]
+async fn a_zone_never_goes_back_behind_its_soa() {
+    let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+    let serve = tokio::spawn(async move {
+        let mut deframer = Deframer::new();
+        for (qtype, records) in
+            [(types::SOA, vec![soa_rr(6)]), (types::AXFR, vec![soa_rr(4), a_rr("x"), soa_rr(4)])]
+        {
+            while !deframer.ready() && matches!(deframer.fill(&mut theirs).await, Ok(1..)) {}
+            let query = Message::parse(deframer.take().expect("query")).expect("query");
+            let header = Header { id: query.header().id, flags: Flags(OK) };
+            let mut writer = MessageWriter::new(header, MESSAGE_BYTES_MAX);
+            writer.question(zone().as_wire(), qtype, CLASS_IN).expect("room");
+            for (owner, rtype, rdata) in records {
+                writer.answer(&owner, rtype, CLASS_IN, 60, &rdata).expect("room");
+            }
+            framing::write_message(&mut theirs, &writer.finish()).await.expect("sent");
+        }
+        theirs
+    });
+    let (limits, counters) = (Limits::default(), Counters::default());
+    let found = exchange(ours, &zone(), Some(5), BOUNDS, &limits, &counters).await;
+    let refused = found.expect_err("older than what is here");
+    assert!(refused.to_string().contains("serial 4 is not newer than 5"), "{refused}");
+    drop(serve.await);
+}
+
 #[tokio::test]
 async fn half_a_transfer_is_no_zone() {
     let half = framed(&[message(0, OK, Some("a.test"), &[soa_rr(1), a_rr("x")])]);
