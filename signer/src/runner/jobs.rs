@@ -54,7 +54,7 @@ pub(super) async fn check(
     };
     let fetched = {
         let _permit = context.transfers.acquire().await;
-        fetch::fetch(&context, &zone, &settings, have).await
+        fetch::fetch(&context.counters, &zone, &settings, have).await
     };
     let signing = asked.await.ok().flatten();
     match fetched {
