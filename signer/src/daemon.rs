@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use countersign_hsm::client::Client;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -109,6 +110,7 @@ impl Daemon {
             zones: runner.directory().clone(),
             catalogue,
             keeper: Client::new(config.daemon.keeper_socket.clone(), API_KEEPER_DEADLINE),
+            questions: Arc::new(Semaphore::new(crate::api::QUESTIONS_MAX)),
             metrics: metrics.clone(),
             counters: shared.exposition(),
             live: ArcSwap::from_pointee(live(&prepared)),

@@ -47,6 +47,9 @@ const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
 const LOG_BURST: u32 = 50;
 /// One more each.
 const LOG_REFILL: Duration = Duration::from_millis(200);
+/// Questions to the keeper at once: each holds a thread of the pool that signing uses too, and one
+/// that was begun ends at its own deadline, also where its caller has hung up.
+pub(crate) const QUESTIONS_MAX: usize = 8;
 /// No route takes a body yet.
 pub(crate) const BODY_BYTES_MAX: usize = 4 << 10;
 
@@ -79,6 +82,8 @@ pub struct ApiState {
     /// A connection of its own, with a short deadline: signing must not wait for a scrape, nor a
     /// scrape for signing.
     pub keeper: Client,
+    /// Questions to the keeper at once: a caller who hangs up leaves one running.
+    pub questions: Arc<Semaphore>,
     /// The daemon's counters.
     pub metrics: Arc<Metrics>,
     /// Those of the listeners.

@@ -294,15 +294,20 @@ async fn keys(State(state): Shared, Query(query): Query<KeyQuery>) -> Answer<Jso
 }
 
 /// Asks the keeper, off the threads that serve.
-async fn ask<T: Send + 'static>(
+pub(super) async fn ask<T: Send + 'static>(
     state: &ApiState,
     question: impl FnOnce(&Client) -> Result<T, ClientError> + Send + 'static,
 ) -> Answer<T> {
     let keeper = state.keeper.clone();
-    tokio::task::spawn_blocking(move || question(&keeper))
-        .await
-        .map_err(|error| Problem::internal(error.to_string()))?
-        .map_err(|error| Problem::keeper(error.to_string()))
+    let permit = state.questions.clone().acquire_owned().await;
+    tokio::task::spawn_blocking(move || {
+        // Held by the work, not by who waits for it: the caller may be gone before.
+        let _permit = permit;
+        question(&keeper)
+    })
+    .await
+    .map_err(|error| Problem::internal(error.to_string()))?
+    .map_err(|error| Problem::keeper(error.to_string()))
 }
 
 async fn hsm(State(state): Shared) -> Answer<Json<HsmStatus>> {

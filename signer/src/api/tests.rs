@@ -1,6 +1,7 @@
 //! The API over real sockets, with a zone whose task is the test itself.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use countersign_policy::ZoneName;
 use countersign_zone::Rtype;
@@ -85,6 +86,7 @@ fn bed() -> Bed {
         zones,
         catalogue: Arc::new(catalogue),
         keeper: Client::new("/nonexistent/keeper.sock".into(), Duration::from_secs(1)),
+        questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
         metrics: Arc::new(Metrics::new().expect("metrics")),
         counters: Box::new(Vec::new),
         live: ArcSwap::from_pointee(Live {
@@ -225,4 +227,29 @@ async fn the_socket_is_for_its_user_and_group_alone() {
     std::fs::remove_file(&path).expect("removed");
     std::fs::write(&path, "").expect("a file in the way");
     assert!(bind_unix(&path, &rule).expect_err("no socket").to_string().contains("not a socket"));
+}
+
+/// A caller who hangs up ends their request, and not the question that waits for the keeper.
+#[tokio::test]
+async fn callers_who_hang_up_leave_few_questions_behind() {
+    let state = bed().server.state;
+    let (begun, over) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    for _ in 0..4 * QUESTIONS_MAX {
+        let (state, begun, over) = (state.clone(), begun.clone(), over.clone());
+        let request = tokio::spawn(async move {
+            let question = move |_: &Client| {
+                begun.fetch_add(1, Ordering::Relaxed);
+                while !over.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Ok(())
+            };
+            routes::ask(&state, question).await.is_ok()
+        });
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        request.abort();
+    }
+    let questions = begun.load(Ordering::Relaxed);
+    over.store(true, Ordering::Relaxed);
+    assert_eq!(questions, QUESTIONS_MAX);
 }
