@@ -149,10 +149,12 @@ impl Daemon {
             tracing::warn!(settings = ?restart, "changed, and taken up at the next restart only");
         }
         self.shared.reload(&prepared);
-        self.runner.configure(prepared.zones.clone()).await;
+        // Before the zones: new ones are read from disk, which takes as long as it takes, and an
+        // API client that is gone must not stay in until then.
         let mut live = live(&prepared);
         live.restart_needed_for = restart;
         self.state.live.store(Arc::new(live));
+        self.runner.configure(prepared.zones.clone()).await;
         self.state.metrics.config_loaded(true);
         tracing::info!(zones = prepared.config.zones.len(), "the configuration was reloaded");
     }
