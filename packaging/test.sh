@@ -30,7 +30,7 @@ cargo nextest --version >/dev/null 2>&1 || {
 log=$(mktemp)
 quick=$(mktemp -d)
 trap 'rm -rf "$log" "$quick"' EXIT
-passed=0 failed=0 failures=()
+passed=0 failed=0 flaky=0 failures=()
 
 # step NAME COMMAND... counts as one.
 step() {
@@ -58,6 +58,7 @@ tests() {
     return
   fi
   passed=$((passed + BASH_REMATCH[1]))
+  if [[ $summary =~ ([0-9]+)\ flaky ]]; then flaky=${BASH_REMATCH[1]}; fi
   for word in failed "timed out" "exec failed"; do
     if [[ $summary =~ ([0-9]+)\ $word ]]; then
       count=${BASH_REMATCH[1]}
@@ -89,6 +90,7 @@ fi
 step "fuzz targets, a short run of each" softhsm-tests/fuzz/smoke.sh
 
 say ""
+[ "$flaky" -eq 0 ] || say "NOTE: $flaky of them passed only when tried again; look for FLAKY above"
 [ ${#failures[@]} -eq 0 ] || printf 'failed: %s\n' "${failures[@]}"
 say "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -195,9 +195,14 @@ async fn what_does_not_fit_a_datagram_is_truncated() {
 /// UDP and TCP on one port of a free kind, until the test ends.
 async fn sockets(front: &Arc<Front>, limits: ClearLimits) -> (SocketAddr, CancellationToken) {
     let stop = CancellationToken::new();
-    let udp = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+    // A port that is free for UDP may be another test's for TCP.
+    let (udp, tcp) = loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().expect("address")).await {
+            break (udp, tcp);
+        }
+    };
     let address = udp.local_addr().expect("address");
-    let tcp = TcpListener::bind(address).await.expect("bind");
     tokio::spawn(serve_udp(udp, front.clone(), stop.clone()));
     tokio::spawn(serve_tcp(tcp, front.clone(), limits, stop.clone()));
     (address, stop)
