@@ -240,7 +240,7 @@ impl Line {
 }
 
 /// 64-bit numbers as decimal strings without leading zeros (RFC 8785 appendix D).
-mod decimal {
+pub(crate) mod decimal {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands in a reference")]
@@ -250,7 +250,12 @@ mod decimal {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|_| D::Error::custom("expected a decimal number as a string"))
+        parse(&text).ok_or_else(|| D::Error::custom("expected a decimal number as a string"))
+    }
+
+    /// The number whose one text this is: neither sign nor leading zeros.
+    pub fn parse(text: &str) -> Option<u64> {
+        text.parse().ok().filter(|value: &u64| value.to_string() == text)
     }
 }
 

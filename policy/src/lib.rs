@@ -10,6 +10,7 @@ pub mod name;
 pub mod permit;
 pub mod signing;
 pub mod state;
+pub mod tree;
 
 pub use algorithm::Algorithm;
 pub use key::{KeyId, KeyRole, PublicKey};
