@@ -11,6 +11,7 @@ pub mod permit;
 pub mod signing;
 pub mod state;
 pub mod tree;
+pub mod words;
 
 pub use algorithm::Algorithm;
 pub use key::{KeyId, KeyRole, PublicKey};
