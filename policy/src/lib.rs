@@ -3,6 +3,7 @@
 //! in), no files, no sockets, no randomness.
 
 pub mod algorithm;
+pub mod checkpoint;
 pub mod founding;
 pub mod key;
 pub mod ledger;
