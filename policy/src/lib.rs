@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod name;
 pub mod permit;
 pub mod signing;
+pub mod ssh;
 pub mod state;
 pub mod tree;
 pub mod words;
