@@ -4,6 +4,7 @@
 
 pub mod algorithm;
 pub mod checkpoint;
+pub mod ds;
 pub mod founding;
 pub mod key;
 pub mod ledger;
