@@ -1,14 +1,19 @@
 //! The ledger's entries and their one canonical line: an RFC 8785 JSON object, 64-bit numbers as
-//! strings. What they amount to is [`LedgerState`]; what may come next is in [`crate::permit`].
+//! strings. What they amount to is [`LedgerState`], and [`LedgerState::apply`] is the full judgement
+//! of each line: signatures, quorum, windows, and what the HSM may be asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::founding::LabFounding;
+use crate::algorithm::Algorithm;
 use crate::key::{KeyId, KeyRole, PublicKey};
 use crate::name::ZoneName;
+use crate::officer::PersonName;
+use crate::ssh::Signature;
 pub use crate::state::{KeyRecord, LedgerState};
+use crate::statement::{StatementHash, Verb};
+use crate::tree::TreeHead;
 
 /// One line holds at most this many octets: a founding with [`crate::founding::ZONES_MAX`]
 /// bindings of long names still fits, and a reader can bound its buffer.
@@ -32,11 +37,77 @@ pub struct Line {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum Entry {
-    /// Line 0: a founding without officers. Also written again, whole, when its file changed;
-    /// the newest is in force.
-    LabFounding {
-        /// The founding.
-        founding: LabFounding,
+    /// Line 0, and only that: the founding's text, and the signature of everyone on its roster.
+    Founded {
+        /// The text ([`crate::founding::Founding`]).
+        text: String,
+        /// By person.
+        signatures: BTreeMap<PersonName, Signature>,
+    },
+    /// A statement was proposed.
+    Proposed {
+        /// Its text.
+        statement: String,
+        /// The proposer's, over the text.
+        signature: Signature,
+    },
+    /// An officer approved or denied. The text that was signed is made again from these fields and
+    /// the statement.
+    Verdict {
+        /// About which.
+        statement: StatementHash,
+        /// Yes or no.
+        verb: Verb,
+        /// Whose.
+        officer: PersonName,
+        /// The ledger as the officer saw it.
+        checkpoint: TreeHead,
+        /// The officer's, over the text of [`crate::statement::Verdict`].
+        signature: Signature,
+    },
+    /// A proposer took a statement back.
+    Withdrawn {
+        /// Which.
+        statement: StatementHash,
+        /// The proposer's, over the text of [`crate::statement::Withdrawal`].
+        signature: Signature,
+    },
+    /// One person froze KSK use.
+    Frozen {
+        /// The text of [`crate::statement::Freeze`].
+        text: String,
+        /// That person's, over the text.
+        signature: Signature,
+    },
+    /// A statement's quorum is met, by the rules in force at this line: what it says begins, once.
+    /// All of it that no HSM has to do is done by this line.
+    Begun {
+        /// Which.
+        statement: StatementHash,
+        /// The public keys that it publishes and that were not public before: of an activation.
+        reveals: Vec<PublicKey>,
+    },
+    /// What a statement began can't be finished, or its finish-by is past.
+    Lapsed {
+        /// The line of its [`Entry::Begun`].
+        #[serde(with = "decimal")]
+        begun: u64,
+        /// What was not done, and why.
+        reason: String,
+    },
+    /// DS records were handed out.
+    DsExported {
+        /// The line of the statement's [`Entry::Begun`].
+        #[serde(with = "decimal")]
+        begun: u64,
+        /// For which zone.
+        zone: ZoneName,
+    },
+    /// A token carries the founding's mark from here on; without one in the ledger, a token without
+    /// a mark is marked, with one it is refused.
+    TokenMarked {
+        /// Its name.
+        token: String,
     },
     /// The keeper started.
     Started {
@@ -93,7 +164,7 @@ pub enum Entry {
     },
 }
 
-/// What a KSK operation, or the making of any key, does.
+/// What a KSK operation, or the making of any key, asks of an HSM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "verb", deny_unknown_fields)]
 pub enum Operation {
@@ -107,6 +178,17 @@ pub enum Operation {
         token: String,
         /// In the label at generation, so that an orphan is found; hexadecimal.
         nonce: String,
+    },
+    /// Prove a key that was there before.
+    Adopt {
+        /// The zone that it is for.
+        zone: ZoneName,
+        /// What it is for.
+        role: KeyRole,
+        /// The token, by name, that holds it.
+        token: String,
+        /// The key.
+        key: KeyId,
     },
     /// Sign a DNSKEY RRset.
     SignDnskey {
@@ -123,8 +205,23 @@ pub enum Operation {
         /// RRSIG expiration, the same.
         expiration: u32,
     },
-    /// Destroy a key that no zone uses: an orphan of an intent without result, or one whose tag
-    /// collides with another of its zone.
+    /// Sign the CDS or the CDNSKEY RRset that a motion approved.
+    SignCds {
+        /// The zone.
+        zone: ZoneName,
+        /// Which of the two.
+        rrset: CdsType,
+        /// The KSK or CSK that signs.
+        signer: KeyId,
+        /// TTL of the RRset.
+        ttl_s: u32,
+        /// RRSIG inception, seconds since 1970 modulo 2^32.
+        inception: u32,
+        /// RRSIG expiration, the same.
+        expiration: u32,
+    },
+    /// Destroy a key pair on one token: an orphan of an intent without result, one whose tag
+    /// collides with another of its zone, or one that a motion destroys.
     Destroy {
         /// The zone that it was for.
         zone: ZoneName,
@@ -132,7 +229,29 @@ pub enum Operation {
         token: String,
         /// The label of the object pair.
         label: String,
+        /// The key, once it is one: nothing else under that label is touched.
+        key: Option<KeyId>,
     },
+}
+
+/// The two RRsets that speak to the parent (RFC 7344).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CdsType {
+    /// Type 59.
+    Cds,
+    /// Type 60.
+    Cdnskey,
+}
+
+impl CdsType {
+    /// The RRtype's number.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Cds => 59,
+            Self::Cdnskey => 60,
+        }
+    }
 }
 
 impl Operation {
@@ -140,7 +259,9 @@ impl Operation {
     pub fn zone(&self) -> &ZoneName {
         match self {
             Self::Generate { zone, .. }
+            | Self::Adopt { zone, .. }
             | Self::SignDnskey { zone, .. }
+            | Self::SignCds { zone, .. }
             | Self::Destroy { zone, .. } => zone,
         }
     }
@@ -152,8 +273,17 @@ impl Operation {
 pub enum Outcome {
     /// The key pair was made.
     Generated {
-        /// Its public half.
-        public: PublicKey,
+        /// What it is.
+        made: MadeKey,
+    },
+    /// The key is there, whole, and proven.
+    Adopted {
+        /// What it is.
+        made: MadeKey,
+        /// The label of its objects.
+        label: String,
+        /// Their CKA_ID, hexadecimal.
+        id: String,
     },
     /// The signature was made; SHA-256 of it, hexadecimal.
     Signed {
@@ -173,6 +303,23 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+}
+
+/// What the ledger learns of a key pair when it is made or adopted. The public half of a KSK or CSK
+/// is kept back until its publication is approved; its tags are needed to keep them apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MadeKey {
+    /// SHA-256(algorithm ‖ public key field).
+    pub key: KeyId,
+    /// Its algorithm.
+    pub algorithm: Algorithm,
+    /// The key tag of its DNSKEY (RFC 4034 appendix B).
+    pub tag: u16,
+    /// The same with the REVOKE bit (RFC 5011 §3).
+    pub revoked_tag: u16,
+    /// Its public half: there if it is published at once (a ZSK, or a motion that activates), absent if not.
+    pub public: Option<PublicKey>,
 }
 
 /// The label that a key pair gets at generation.
