@@ -1,6 +1,6 @@
 //! The ledger's entries and their one canonical line: an RFC 8785 JSON object, 64-bit numbers as
-//! strings. What they amount to is [`LedgerState`], and [`LedgerState::apply`] is the full judgement
-//! of each line: signatures, quorum, windows, and what the HSM may be asked.
+//! strings. What they amount to is [`crate::state::LedgerState`], whose `apply` is the full judgement of
+//! each line: signatures, quorum, windows, and what the HSM may be asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,13 @@ use crate::key::{KeyId, KeyRole, PublicKey};
 use crate::name::ZoneName;
 use crate::officer::PersonName;
 use crate::ssh::Signature;
-pub use crate::state::{KeyRecord, LedgerState};
 use crate::statement::{StatementHash, Verb};
 use crate::tree::TreeHead;
 
-/// One line holds at most this many octets: a founding with [`crate::founding::ZONES_MAX`]
-/// bindings of long names still fits, and a reader can bound its buffer.
-pub const LINE_BYTES_MAX: usize = 64 << 20;
+/// One line holds at most this many octets: a founding that lists thousands of foreign keys, or the
+/// longest statement with every character escaped, still fits, and a reader can bound its
+/// buffer.
+pub const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// One line of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -410,8 +410,8 @@ pub(crate) mod decimal {
 mod tests {
     use super::*;
 
-    fn founding() -> Line {
-        Line { seq: 0, at: 1, entry: Entry::LabFounding { founding: crate::founding::example() } }
+    fn marked() -> Line {
+        Line { seq: 0, at: 1, entry: Entry::TokenMarked { token: "ksk-a".to_owned() } }
     }
 
     fn generate(seq: u64) -> Line {
@@ -426,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_line_has_one_form() {
-        for line in [founding(), generate(1)] {
+        for line in [marked(), generate(1)] {
             let bytes = line.to_canonical();
             assert_eq!(Line::from_canonical(line.seq, &bytes), Ok(line.clone()));
             let spaced = [&bytes[..], b" "].concat();

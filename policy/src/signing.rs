@@ -41,6 +41,17 @@ pub enum SerialPolicy {
     DateCounter,
 }
 
+/// What a zone's KSK may sign by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DnskeyApproval {
+    /// DNSKEY RRsets of keys that were approved each: they are refreshed, and change with the ZSKs,
+    /// without a quorum.
+    Standing,
+    /// DNSKEY RRsets that a quorum approved as a whole, and nothing else.
+    PerSet,
+}
+
 /// One signing policy. Times are in seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +82,8 @@ pub struct SigningPolicy {
     pub refresh_s: u32,
     /// How far before `now` inception lies, for validators whose clock is behind.
     pub inception_offset_s: u32,
+    /// What the KSK or CSK may sign without a further quorum.
+    pub approval: DnskeyApproval,
 }
 
 /// A policy that contradicts itself or leaves the compiled bounds.
@@ -187,6 +200,7 @@ pub(crate) fn example() -> SigningPolicy {
         validity_s: 14 * 86_400,
         refresh_s: 7 * 86_400,
         inception_offset_s: 3_600,
+        approval: DnskeyApproval::Standing,
     }
 }
 
