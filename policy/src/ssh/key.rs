@@ -183,7 +183,7 @@ pub enum SshKeyError {
     #[error(transparent)]
     Wire(#[from] WireError),
     /// The curve inside the blob is not the type's.
-    #[error("a {key_type} key names the curve {found:?}")]
+    #[error("an {key_type} key names the curve {found:?}")]
     CurveName {
         /// The key's type.
         key_type: KeyType,
