@@ -388,13 +388,12 @@ impl<'a> Parts<'a> {
         let signature = reader.string("signature proper")?;
         reader.end()?;
 
-        let key = SshKey::from_blob(key_blob)?;
-        let (key_type, material) = Material::read(key_blob)?;
+        let (key, material) = SshKey::read(key_blob)?;
         if !reserved.is_empty() {
             return Err(SignatureError::Reserved);
         }
         let hash = HashAlgorithm::read(hash)?;
-        let (proof, touch, application) = read_proof(key_type, material, signature)?;
+        let (proof, touch, application) = read_proof(key.key_type(), material, signature)?;
         Ok(Self { key, namespace, hash, proof, touch, application })
     }
 

@@ -8,6 +8,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
 };
+use proptest::test_runner::Config as ProptestConfig;
 
 use super::signature::{MAGIC, VERSION};
 use super::wire::put_string;
@@ -68,6 +69,13 @@ fn approve(signature: &Signature) -> Result<SshKey, SignatureError> {
 /// Reads a blob and verifies it as an approval of [`MESSAGE`].
 fn approve_blob(blob: &[u8]) -> Result<SshKey, SignatureError> {
     approve(&Signature::from_blob(blob)?)
+}
+
+/// At least so many cases; as many as `PROPTEST_CASES` says where that is more.
+fn cases(at_least: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let cases = default.cases.max(at_least);
+    ProptestConfig { cases, failure_persistence: None, ..default }
 }
 
 /// An SSH `string`.
