@@ -55,6 +55,24 @@ pub enum HsmError {
         /// What it lacks.
         missing: String,
     },
+    /// The token, or its module, keeps no data objects.
+    #[error("token `{token}` keeps no data objects (CKO_DATA): {detail}")]
+    NoDataObjects {
+        /// The token.
+        token: String,
+        /// What it said.
+        detail: String,
+    },
+    /// What is on the token can't be told to be the key, or to be the whole of it.
+    #[error("token `{token}`: key {key} can't be taken for one there: {problem}")]
+    NotAPair {
+        /// The token.
+        token: String,
+        /// The key that was asked for.
+        key: KeyId,
+        /// What is missing or ambiguous, and what to do.
+        problem: String,
+    },
     /// The token answered a call with an error.
     #[error("token `{token}` refused: {detail}")]
     Token {
@@ -87,9 +105,11 @@ impl HsmError {
     pub fn refusal_kind(&self) -> RefusalKind {
         match self {
             Self::UnknownKey(_) | Self::UnknownToken(_) => RefusalKind::Unknown,
-            Self::NotAuthorised(_) | Self::Unsupported { .. } | Self::Setting { .. } => {
-                RefusalKind::Forbidden
-            }
+            Self::NotAuthorised(_)
+            | Self::Unsupported { .. }
+            | Self::NoDataObjects { .. }
+            | Self::NotAPair { .. }
+            | Self::Setting { .. } => RefusalKind::Forbidden,
             Self::Conflict { .. } => RefusalKind::KeyConflict,
             Self::Busy(_) => RefusalKind::Busy,
             Self::Unavailable(_)
@@ -157,6 +177,27 @@ impl From<CryptokiError> for Fault {
             | RvError::UnknownErrorCode(_) => Self::Token(detail),
             _ => Self::Call(detail),
         }
+    }
+}
+
+/// Why work on a token came to nothing.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// A call into the module failed.
+    Fault(Fault),
+    /// What is there does not allow it.
+    Refused(HsmError),
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<HsmError> for Trouble {
+    fn from(error: HsmError) -> Self {
+        Self::Refused(error)
     }
 }
 

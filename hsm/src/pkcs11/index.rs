@@ -3,20 +3,20 @@
 
 use std::collections::HashMap;
 
-use countersign_policy::PublicKey;
+use countersign_policy::{KeyId, PublicKey};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
+use super::audit::is_audit_label;
 use super::error::Fault;
 use super::public_key;
-use super::registry::ExpectedKey;
 
 /// Key objects that one token may hold before it is refused as too full to index; 100,000 zones
 /// with two key pairs each.
 const OBJECTS_MAX: usize = 400_000;
 
 /// A key object.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Object {
     pub(super) handle: ObjectHandle,
     pub(super) label: Vec<u8>,
@@ -31,6 +31,7 @@ pub(super) struct Index {
     objects: Vec<Object>,
     by_label: HashMap<Vec<u8>, Vec<usize>>,
     by_id: HashMap<Vec<u8>, Vec<usize>>,
+    by_key: HashMap<KeyId, Vec<usize>>,
 }
 
 /// Lets one call into the module be timed: (name of the call, the call).
@@ -77,6 +78,9 @@ impl Index {
         let at = self.objects.len();
         self.by_label.entry(object.label.clone()).or_default().push(at);
         self.by_id.entry(object.id.clone()).or_default().push(at);
+        if let Some(Ok(public)) = &object.public {
+            self.by_key.entry(public.id()).or_default().push(at);
+        }
         self.objects.push(object);
     }
 
@@ -85,14 +89,44 @@ impl Index {
         &self.objects
     }
 
-    /// The objects that claim to be `key`: by `CKA_ID`, or by label.
-    pub(super) fn claims(&self, key: &ExpectedKey) -> Vec<&Object> {
-        let by_id = self.by_id.get(key.public.id().0.as_slice());
-        let by_label = self.by_label.get(key.label.as_bytes());
-        let mut at: Vec<usize> = by_id.into_iter().chain(by_label).flatten().copied().collect();
-        at.sort_unstable();
-        at.dedup();
-        at.into_iter().map(|at| &self.objects[at]).collect()
+    /// The objects that claim to be the key, which was named so. Of a key made here (without a
+    /// `cka_id`), all that have its `CKA_ID` or its label: nobody else gives such. Of an adopted one,
+    /// those that have both as they were found: other tools give one label to many keys, or one
+    /// `CKA_ID`. And of either, public keys that are it. An audit key is none of these.
+    pub(super) fn claims(&self, key: &KeyId, label: &str, cka_id: Option<&[u8]>) -> Vec<&Object> {
+        let label = label.as_bytes();
+        let own_id = self.with_id(&key.0);
+        let itself = self.of_key(key);
+        let located: Vec<&Object> = match cka_id {
+            None => self.with_label(label).collect(),
+            Some([]) => self.with_label(label).filter(|o| o.id.is_empty()).collect(),
+            Some(cka_id) => self.with_id(cka_id).filter(|o| o.label == label).collect(),
+        };
+        let mut claims: Vec<&Object> = own_id.chain(itself).chain(located).collect();
+        claims.retain(|object| !is_audit_label(&object.label));
+        // Each once: it may claim in more than one way.
+        claims.sort_by_key(|object| object.handle.handle());
+        claims.dedup_by_key(|object| object.handle.handle());
+        claims
+    }
+
+    /// The objects with this `CKA_ID`.
+    pub(super) fn with_id(&self, id: &[u8]) -> impl Iterator<Item = &Object> {
+        self.at(self.by_id.get(id))
+    }
+
+    /// The objects with this `CKA_LABEL`.
+    pub(super) fn with_label(&self, label: &[u8]) -> impl Iterator<Item = &Object> {
+        self.at(self.by_label.get(label))
+    }
+
+    /// The public key objects that are this key.
+    pub(super) fn of_key(&self, key: &KeyId) -> impl Iterator<Item = &Object> {
+        self.at(self.by_key.get(key))
+    }
+
+    fn at<'a>(&'a self, at: Option<&'a Vec<usize>>) -> impl Iterator<Item = &'a Object> {
+        at.into_iter().flatten().map(|at| &self.objects[*at])
     }
 }
 

@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
     RsaPublicKeyComponents, UnparsedPublicKey,
 };
+use countersign_policy::algorithm::RSA_BITS;
 use countersign_policy::{Algorithm, PublicKey};
 use cryptoki::context::Pkcs11;
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
@@ -129,6 +130,22 @@ impl Offered {
             }
         }
         Ok(Self(offered))
+    }
+
+    /// The names of the mechanisms that it has.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
+    /// The algorithms that it can make and use keys of, RSA keys of the smallest size that is used here.
+    pub(super) fn algorithms(&self) -> Vec<Algorithm> {
+        let all = [
+            Algorithm::RsaSha256,
+            Algorithm::EcdsaP256Sha256,
+            Algorithm::EcdsaP384Sha384,
+            Algorithm::Ed25519,
+        ];
+        all.into_iter().filter(|a| self.supports(*a, Some(*RSA_BITS.start())).is_ok()).collect()
     }
 
     /// Whether the token can make and use keys of `algorithm`, or what it lacks.

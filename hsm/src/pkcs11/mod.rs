@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Tokens ─┬─ watch (one thread): opens what is due, and notices calls that exceed their deadline
-//!         └─ per token ─┬─ root thread: module, slot, login, listing, proofs; makes and destroys keys
+//!         └─ per token ─┬─ root thread: module, slot, login, listing, proofs; makes and destroys keys,
+//!                       │  signs checkpoints, reads and writes data objects
 //!                       ├─ worker threads: a session each; sign what is in the queue
 //!                       └─ queue of invitations to batches, bounded
 //! ```
@@ -14,23 +15,33 @@
 //! - a key signs only on tokens that have proven it, by a challenge verified here, since they were
 //!   last opened, and only while no token of its group answers for it with another public key;
 //! - a KSK signs, and any key is made or destroyed, only for an [`Authorised`] value, which names what;
+//! - an audit key signs checkpoints and nothing else, and a checkpoint is signed by no other key
+//!   ([`audit`]);
+//! - what other tools put on a token is shown, and never touched without an [`Authorised`] value that
+//!   names its public key;
 //! - a wrong PIN is tried once, whatever restarts ([`marker`]).
 
+mod adoption;
+mod audit;
 mod batch;
 mod challenge;
+mod data;
 mod error;
 mod health;
 mod index;
+mod ksk;
 #[cfg(test)]
 mod making;
 mod marker;
 mod mechanism;
 mod module;
 mod opening;
+mod pairs;
 mod pin;
 mod public_key;
 mod registry;
 mod root;
+mod survey;
 mod templates;
 mod token;
 mod tokens;
@@ -40,14 +51,18 @@ mod worker;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use countersign_policy::{KeyId, PublicKey};
+use countersign_policy::KeyId;
 
 #[cfg(doc)]
 use crate::ledger::Authorised;
 
+pub use adoption::FoundPair;
+pub use audit::{AUDIT_LABEL, CHECKPOINT_PREFIX};
+pub use data::DataObject;
 pub use error::HsmError;
 pub use pin::PinSource;
-pub use registry::ExpectedKey;
+pub use registry::{ExpectedKey, KeyIdentity};
+pub use survey::{FoundObject, PrivateAttributes, TokenInventory};
 pub use tokens::Tokens;
 
 /// Worker threads of a token unless set otherwise: two keep a software token busy on two cores; a
@@ -92,19 +107,6 @@ pub struct KeyStatus {
     pub proven_by: Vec<String>,
     /// Why it is refused everywhere, if it is.
     pub conflict: Option<String>,
-}
-
-/// An object on a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoundObject {
-    /// `CKA_LABEL`.
-    pub label: String,
-    /// `CKA_ID`.
-    pub id: Vec<u8>,
-    /// A private key; else a public one.
-    pub private: bool,
-    /// The public key, if it is one that DNSSEC knows here.
-    pub public: Option<PublicKey>,
 }
 
 /// What the keeper has to act on.

@@ -17,20 +17,81 @@ use cryptoki::object::ObjectHandle;
 use super::error::HsmError;
 use super::{Event, KeyStatus};
 
+/// What is known of a key's public half. A KSK's is not in the ledger before its activation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyIdentity {
+    /// The public key.
+    Public(PublicKey),
+    /// Its hash alone. The public key is learned from the first public key object that has this
+    /// hash; until then the key can't be proven, and signs nothing.
+    Id(KeyId),
+}
+
+impl KeyIdentity {
+    /// What the key is.
+    pub fn id(&self) -> KeyId {
+        match self {
+            Self::Public(public) => public.id(),
+            Self::Id(id) => *id,
+        }
+    }
+
+    /// Its public half, if that is known.
+    pub fn public(&self) -> Option<&PublicKey> {
+        match self {
+            Self::Public(public) => Some(public),
+            Self::Id(_) => None,
+        }
+    }
+}
+
+impl From<PublicKey> for KeyIdentity {
+    fn from(public: PublicKey) -> Self {
+        Self::Public(public)
+    }
+}
+
+impl From<KeyId> for KeyIdentity {
+    fn from(id: KeyId) -> Self {
+        Self::Id(id)
+    }
+}
+
 /// A key that the ledger knows, and that tokens of a group should hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpectedKey {
-    /// Its public half: what it is.
-    pub public: PublicKey,
+    /// What it is.
+    pub identity: KeyIdentity,
     /// What it is for: a KSK signs only through [`super::Tokens::sign_ksk`].
     pub role: KeyRole,
-    /// `CKA_LABEL` of its objects.
+    /// `CKA_LABEL` of its objects; of an adopted key, that of the private one.
     pub label: String,
+    /// Of an adopted key: `CKA_ID` of its private object, as it was found. `None` for a key made
+    /// here, whose `CKA_ID` is its [`KeyId`].
+    pub cka_id: Option<Vec<u8>>,
     /// The group whose tokens hold it.
     pub group: String,
     /// The ledger says that it was in conflict: refused until every token of the group is open and
     /// none contradicts.
     pub conflicted: bool,
+}
+
+impl ExpectedKey {
+    /// What it is.
+    pub fn id(&self) -> KeyId {
+        self.identity.id()
+    }
+
+    /// Its public half, if that is known; else why nothing can be done with it.
+    pub(super) fn known_public(&self) -> Result<&PublicKey, HsmError> {
+        self.identity.public().ok_or_else(|| {
+            HsmError::Unavailable(format!(
+                "no open token of group `{}` has shown a public key object of key {} yet",
+                self.group,
+                self.id()
+            ))
+        })
+    }
 }
 
 /// What looking at a token told about one key.
@@ -71,8 +132,11 @@ impl Registry {
     pub(super) fn expect(&mut self, keys: Vec<ExpectedKey>) -> Vec<KeyId> {
         let mut added = Vec::new();
         for key in keys {
-            let id = key.public.id();
-            if self.keys.contains_key(&id) {
+            let id = key.id();
+            if let Some(entry) = self.keys.get_mut(&id) {
+                if let Some(public) = key.identity.public() {
+                    entry.learn(public);
+                }
                 continue;
             }
             added.push(id);
@@ -90,6 +154,13 @@ impl Registry {
             self.keys.insert(id, entry);
         }
         added
+    }
+
+    /// Takes down the public half of a key of which only the hash was known.
+    pub(super) fn learn(&mut self, public: &PublicKey) {
+        if let Some(entry) = self.keys.get_mut(&public.id()) {
+            entry.learn(public);
+        }
     }
 
     /// Forgets a key.
@@ -241,6 +312,13 @@ impl Registry {
 }
 
 impl Entry {
+    fn learn(&mut self, public: &PublicKey) {
+        if self.expected.identity.public().is_none() {
+            let identity = KeyIdentity::Public(public.clone());
+            self.expected = Arc::new(ExpectedKey { identity, ..(*self.expected).clone() });
+        }
+    }
+
     fn in_conflict(&self) -> bool {
         self.suspect || !self.wrong.is_empty()
     }

@@ -1,22 +1,24 @@
 //! The root thread of a token: opens it, proves its keys, starts its workers, and then does what
-//! needs a writable session, one job at a time: makes and destroys keys, lists, proves anew.
+//! needs a writable session, one job at a time: lists, proves anew, and whatever else it is handed
+//! as [`Work`].
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
-use countersign_policy::{Algorithm, KeyId, PublicKey};
-use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
+use countersign_policy::{KeyId, PublicKey};
+use cryptoki::error::Error as CryptokiError;
+use cryptoki::object::ObjectHandle;
 use cryptoki::session::{Session, SessionState};
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::error::{Fault, HsmError};
-use super::index::{Index, Object, read_object};
+use super::error::{Fault, HsmError, Trouble};
+use super::index::{Index, Object};
 use super::module::Renewal;
 use super::opening::{self, NotOpen, Open};
 use super::registry::{ExpectedKey, Finding};
 use super::token::{Entered, Shared, Token};
-use super::{FoundObject, challenge, mechanism, public_key, templates, worker};
+use super::{challenge, mechanism, worker};
 
 /// Jobs that may wait for a root thread. They are rare: a flood of them is a mistake, and is told
 /// "busy".
@@ -37,18 +39,16 @@ pub(super) enum Job {
     Relist { all: bool, reply: Option<SyncSender<()>> },
     /// The same for keys that are not proven, unless the listing is quite new.
     RelistOld { reply: SyncSender<()> },
-    /// Make a key pair.
-    Generate {
-        label: String,
-        algorithm: Algorithm,
-        rsa_bits: u16,
-        reply: SyncSender<Result<PublicKey, HsmError>>,
-    },
-    /// Destroy the objects with this label.
-    Destroy { label: String, reply: SyncSender<Result<(), HsmError>> },
-    /// Key objects whose label starts so.
-    Labelled { prefix: String, reply: SyncSender<Result<Vec<FoundObject>, HsmError>> },
+    /// Do this.
+    Do(Work),
 }
+
+/// Work for which a token's writable session is needed; it answers its asker by itself. An error is
+/// one that costs the token.
+pub(super) type Work = Box<dyn FnOnce(&mut Root<'_>) -> Result<(), Fault> + Send>;
+
+/// How work ended: the answer, and the fault if it costs the token.
+pub(super) type Ended<T> = (Result<T, HsmError>, Option<Fault>);
 
 /// The root thread's whole life.
 pub(super) fn run(
@@ -79,14 +79,15 @@ pub(super) fn run(
     }
 }
 
-struct Root<'a> {
-    entered: &'a Entered,
-    open: Open<'a>,
+/// A token's root thread at work.
+pub(super) struct Root<'a> {
+    pub(super) entered: &'a Entered,
+    pub(super) open: Open<'a>,
     listed: Instant,
 }
 
 impl Root<'_> {
-    fn token(&self) -> &Token {
+    pub(super) fn token(&self) -> &Token {
         &self.entered.token
     }
 
@@ -148,24 +149,17 @@ impl Root<'_> {
                 answer(Some(reply), ());
                 result
             }
-            Job::Generate { label, algorithm, rsa_bits, reply } => {
-                let (result, fault) = self.generate(&label, algorithm, rsa_bits);
-                self.end(reply, result, fault)
-            }
-            Job::Destroy { label, reply } => {
-                let (result, fault) = self.destroy(&label);
-                self.end(reply, result, fault)
-            }
-            Job::Labelled { prefix, reply } => match self.relist(false) {
-                Ok(()) => self.end(reply, Ok(self.labelled(&prefix)), None),
-                Err(fault) => self.end(reply, Err(self.error(&fault)), Some(fault)),
-            },
+            Job::Do(work) => work(self),
         }
     }
 
     /// Answers; a fault that costs the token is told first, so that whoever has the answer sees the
     /// token's new state.
-    fn end<T>(&self, reply: SyncSender<T>, result: T, fault: Option<Fault>) -> Result<(), Fault> {
+    pub(super) fn end<T>(
+        &self,
+        reply: SyncSender<Result<T, HsmError>>,
+        (result, fault): Ended<T>,
+    ) -> Result<(), Fault> {
         if let Some(fault) = &fault {
             self.entered.shared.lost(self.token(), self.entered.generation, fault.detail());
         }
@@ -173,14 +167,42 @@ impl Root<'_> {
         fault.map_or(Ok(()), Err)
     }
 
-    fn error(&self, fault: &Fault) -> HsmError {
-        let token = self.token().spec.name.clone();
-        HsmError::Token { token, detail: fault.detail().to_owned() }
+    /// What came of work that changes nothing, or nothing that needs to be known.
+    pub(super) fn ended<T>(&self, result: Result<T, Trouble>) -> Ended<T> {
+        match result {
+            Ok(value) => (Ok(value), None),
+            Err(Trouble::Refused(error)) => (Err(error), None),
+            Err(Trouble::Fault(fault)) => {
+                self.token().counters.failed();
+                (Err(self.error(fault.detail().to_owned())), costly(fault))
+            }
+        }
+    }
+
+    /// The token's own answer to the work at hand.
+    pub(super) fn error(&self, detail: String) -> HsmError {
+        HsmError::Token { token: self.name(), detail }
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.token().spec.name.clone()
+    }
+
+    /// Calls into the module under the deadline for listings.
+    pub(super) fn call<T>(
+        &self,
+        name: &'static str,
+        run: impl FnOnce(&Session) -> Result<T, CryptokiError>,
+    ) -> Result<T, Fault> {
+        let session = self.open.session.get()?;
+        let limit = self.token().listing_deadline();
+        self.entered.call(name, limit, || run(session)).map_err(Fault::from)
     }
 
     // ---- listing and proving ----
 
-    fn relist(&mut self, all: bool) -> Result<(), Fault> {
+    /// Lists the token anew, and has it prove the keys that are not proven, or with `all` every one.
+    pub(super) fn relist(&mut self, all: bool) -> Result<(), Fault> {
         self.heartbeat()?;
         self.open.index = Index::read(self.open.session.get()?, self.entered, &[])?;
         self.listed = Instant::now();
@@ -214,11 +236,15 @@ impl Root<'_> {
         Ok(())
     }
 
+    fn claims(&self, key: &ExpectedKey) -> Vec<&Object> {
+        self.open.index.claims(&key.id(), &key.label, key.cka_id.as_deref())
+    }
+
     /// Proven before, by the very objects that the listing shows now.
     fn is_still_proven(&self, key: &ExpectedKey) -> bool {
-        let (id, token) = (key.public.id(), self.token().index);
+        let (id, token) = (key.id(), self.token().index);
         let proven = self.entered.shared.keys().private(&id, token, self.entered.generation);
-        let claims = self.open.index.claims(key);
+        let claims = self.claims(key);
         let mut private = claims.iter().filter(|object| object.public.is_none());
         let (first, second) = (private.next(), private.next());
         proven.is_some()
@@ -226,7 +252,7 @@ impl Root<'_> {
             && first.map(|object| object.handle) == proven
             && claims
                 .iter()
-                .all(|o| o.public.as_ref().is_none_or(|p| p.as_ref() == Ok(&key.public)))
+                .all(|o| o.public.as_ref().is_none_or(|p| p.as_ref().is_ok_and(|p| p.id() == id)))
     }
 
     /// Looks at everything on the token that claims to be `key`, and takes down the finding.
@@ -234,14 +260,14 @@ impl Root<'_> {
         let finding = self.examine(key)?;
         let token = self.token();
         if let Finding::Unproven(reason) = &finding {
-            warn!(token = token.spec.name, key = %key.public.id(), reason, "key not proven");
+            warn!(token = token.spec.name, key = %key.id(), reason, "key not proven");
         }
         if !self.entered.goes_on() {
             return Ok(());
         }
         let shared = &self.entered.shared;
         let event = shared.keys().found(
-            &key.public.id(),
+            &key.id(),
             (token.index, &token.spec.name),
             self.entered.generation,
             finding,
@@ -253,21 +279,36 @@ impl Root<'_> {
     }
 
     fn examine(&self, key: &ExpectedKey) -> Result<Finding, Fault> {
-        let claims = self.open.index.claims(key);
+        let id = key.id();
+        let claims = self.claims(key);
+        let mut shown = None;
         for object in &claims {
             match &object.public {
-                Some(Ok(public)) if *public != key.public => {
+                Some(Ok(public)) if public.id() == id => shown = Some(public),
+                Some(Ok(public)) => {
                     return Ok(Finding::Wrong(format!("the public key {}", public.id())));
                 }
                 Some(Err(problem)) => {
                     return Ok(Finding::Wrong(format!("a public key object that is {problem}")));
                 }
-                _ => {}
+                None => {}
             }
         }
+        if let Some(public) = shown {
+            // It has the key's hash, so it is the key's.
+            self.entered.shared.keys().learn(public);
+        }
+        let mut privates = claims.iter().filter(|object| object.public.is_none()).peekable();
+        if privates.peek().is_none() {
+            return Ok(Finding::Absent);
+        }
+        let Some(public) = key.identity.public().or(shown) else {
+            let reason = "nothing shows its public key, so its private one can't be told to be it";
+            return Ok(Finding::Unproven(reason.to_owned()));
+        };
         let mut proven = None;
-        for object in claims.iter().filter(|object| object.public.is_none()) {
-            match self.challenge(object.handle, &key.public)? {
+        for object in privates {
+            match self.challenge(object.handle, public)? {
                 Finding::Proven(private) => proven = proven.or(Some(private)),
                 other => return Ok(other),
             }
@@ -276,7 +317,11 @@ impl Root<'_> {
     }
 
     /// Has the private key sign a challenge, and verifies the answer.
-    fn challenge(&self, private: ObjectHandle, public: &PublicKey) -> Result<Finding, Fault> {
+    pub(super) fn challenge(
+        &self,
+        private: ObjectHandle,
+        public: &PublicKey,
+    ) -> Result<Finding, Fault> {
         let session = self.open.session.get()?;
         let challenge = challenge::fresh(&public.id(), &self.token().spec.name);
         let input = mechanism::input(public.algorithm(), &challenge);
@@ -304,172 +349,10 @@ impl Root<'_> {
             }
         }
     }
-
-    fn labelled(&self, prefix: &str) -> Vec<FoundObject> {
-        let objects = self.open.index.objects().iter();
-        objects
-            .filter(|object| object.label.starts_with(prefix.as_bytes()))
-            .map(|object| FoundObject {
-                label: String::from_utf8_lossy(&object.label).into_owned(),
-                id: object.id.clone(),
-                private: object.public.is_none(),
-                public: object.public.clone().and_then(Result::ok),
-            })
-            .collect()
-    }
-
-    // ---- making and destroying ----
-
-    /// Makes a key pair, reads it back, names it by its `KeyId` and proves it. What fails on the way
-    /// is destroyed again; if that can't be made sure of, the outcome is unknown.
-    fn generate(
-        &mut self,
-        label: &str,
-        algorithm: Algorithm,
-        rsa_bits: u16,
-    ) -> (Result<PublicKey, HsmError>, Option<Fault>) {
-        let token = self.token().spec.name.clone();
-        if let Err(missing) = self.open.offered.supports(algorithm, Some(rsa_bits)) {
-            return (Err(HsmError::Unsupported { token, algorithm, missing }), None);
-        }
-        match self.find_label(label) {
-            Ok(index) if index.objects().is_empty() => {}
-            Ok(_) => {
-                let detail = format!("there are objects with the label `{label}` already");
-                return (Err(HsmError::Token { token, detail }), None);
-            }
-            Err(fault) => return (Err(self.error(&fault)), costly(fault)),
-        }
-        match self.make_and_check(label, algorithm, rsa_bits) {
-            Ok((public, objects)) => {
-                info!(token, label, key = %public.id(), "key pair made");
-                for object in objects {
-                    self.open.index.add(object);
-                }
-                (Ok(public), None)
-            }
-            Err(fault) => {
-                self.token().counters.failed();
-                let detail = fault.detail().to_owned();
-                let result = match self.destroy_label(label) {
-                    Ok(()) => Err(HsmError::Token { token, detail }),
-                    Err(second) => Err(HsmError::OutcomeUnknown {
-                        token,
-                        detail: format!("{detail}; and then {}", second.detail()),
-                    }),
-                };
-                (result, costly(fault))
-            }
-        }
-    }
-
-    fn make_and_check(
-        &self,
-        label: &str,
-        algorithm: Algorithm,
-        rsa_bits: u16,
-    ) -> Result<(PublicKey, Vec<Object>), Fault> {
-        let session = self.open.session.get()?;
-        let (public_handle, private_handle) = self.make(session, label, algorithm, rsa_bits)?;
-        let listing = self.token().listing_deadline();
-        let read = |handle, wanted: &[AttributeType]| {
-            self.entered.call("C_GetAttributeValue", listing, || {
-                session.get_attributes(handle, wanted).map_err(Fault::from)
-            })
-        };
-        templates::check_private(&read(private_handle, &templates::private_to_read())?)
-            .map_err(Fault::Call)?;
-        let public = public_key::decode(&read(public_handle, &public_key::ATTRIBUTES)?)
-            .map_err(|problem| Fault::Call(format!("the new public key is {problem}")))?;
-        if public.algorithm() != algorithm {
-            return Err(Fault::Call(format!("the new key is for {}", public.algorithm())));
-        }
-        let id = Attribute::Id(public.id().0.to_vec());
-        let mut objects = Vec::new();
-        for (handle, private) in [(private_handle, true), (public_handle, false)] {
-            self.entered.call("C_SetAttributeValue", listing, || {
-                session.update_attributes(handle, std::slice::from_ref(&id))
-            })?;
-            let object = self
-                .entered
-                .call("C_GetAttributeValue", listing, || read_object(session, handle, private))?;
-            if object.id != public.id().0 || object.label != label.as_bytes() {
-                return Err(Fault::Call("CKA_ID or CKA_LABEL did not stay as set".to_owned()));
-            }
-            objects.push(object);
-        }
-        match self.challenge(private_handle, &public)? {
-            Finding::Proven(_) => Ok((public, objects)),
-            Finding::Wrong(what) | Finding::Unproven(what) => {
-                Err(Fault::Call(format!("the new key does not prove itself: {what}")))
-            }
-            Finding::Absent => Err(Fault::Call("the new key is not there".to_owned())),
-        }
-    }
-
-    fn make(
-        &self,
-        session: &Session,
-        label: &str,
-        algorithm: Algorithm,
-        rsa_bits: u16,
-    ) -> Result<(ObjectHandle, ObjectHandle), Fault> {
-        let mut refused = Fault::Call("no encoding of the curve is known".to_owned());
-        for curve in templates::curve_encodings(algorithm) {
-            let public = templates::public(algorithm, rsa_bits, curve, label);
-            let private = templates::private(label);
-            let limit = self.token().generation_deadline();
-            let made = self.entered.call("C_GenerateKeyPair", limit, || {
-                session.generate_key_pair(&mechanism::generation(algorithm), &public, &private)
-            });
-            match made.map_err(Fault::from) {
-                Ok(pair) => return Ok(pair),
-                // Perhaps it knows the curve by its other name.
-                Err(fault @ Fault::Call(_)) => refused = fault,
-                Err(fault) => return Err(fault),
-            }
-        }
-        Err(refused)
-    }
-
-    fn destroy(&mut self, label: &str) -> (Result<(), HsmError>, Option<Fault>) {
-        let token = self.token().spec.name.clone();
-        let result = self.destroy_label(label).and_then(|()| self.relist(false));
-        match result {
-            Ok(()) => {
-                info!(token, label, "objects destroyed");
-                (Ok(()), None)
-            }
-            Err(fault) => {
-                self.token().counters.failed();
-                let detail = fault.detail().to_owned();
-                (Err(HsmError::OutcomeUnknown { token, detail }), costly(fault))
-            }
-        }
-    }
-
-    fn find_label(&self, label: &str) -> Result<Index, Fault> {
-        let filter = [Attribute::Label(label.as_bytes().to_vec())];
-        Index::read(self.open.session.get()?, self.entered, &filter)
-    }
-
-    /// Destroys all key objects with the label, the private one first, and looks that none is left.
-    fn destroy_label(&self, label: &str) -> Result<(), Fault> {
-        let session = self.open.session.get()?;
-        let limit = self.token().listing_deadline();
-        for object in self.find_label(label)?.objects() {
-            self.entered
-                .call("C_DestroyObject", limit, || session.destroy_object(object.handle))?;
-        }
-        match self.find_label(label)?.objects().len() {
-            0 => Ok(()),
-            left => Err(Fault::Call(format!("{left} objects with that label are left"))),
-        }
-    }
 }
 
 /// A fault that costs more than the job at hand.
-fn costly(fault: Fault) -> Option<Fault> {
+pub(super) fn costly(fault: Fault) -> Option<Fault> {
     matches!(fault, Fault::Session(_) | Fault::Token(_)).then_some(fault)
 }
 

@@ -84,7 +84,7 @@ pub(super) fn private_to_read() -> Vec<AttributeType> {
 /// attribute which protects the key has not shown that it does.
 pub(super) fn check_private(read: &[Attribute]) -> Result<(), String> {
     for (kind, name, expected) in EXPECTED {
-        let found = read.iter().find(|a| a.attribute_type() == kind).and_then(as_bool);
+        let found = value_of(read, kind);
         // A key type that can't decrypt or unwrap at all may lack these two.
         let may_lack = matches!(kind, AttributeType::Decrypt | AttributeType::Unwrap);
         match found {
@@ -97,6 +97,11 @@ pub(super) fn check_private(read: &[Attribute]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The value of a yes-or-no attribute, if the token gave it.
+pub(super) fn value_of(read: &[Attribute], kind: AttributeType) -> Option<bool> {
+    read.iter().find(|attribute| attribute.attribute_type() == kind).and_then(as_bool)
 }
 
 fn as_bool(attribute: &Attribute) -> Option<bool> {

@@ -6,16 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use countersign_policy::ledger::{Operation, generation_label};
 use countersign_policy::{Algorithm, KeyId, PublicKey};
 
 use super::batch::{Batch, Progress, Signature};
-use super::error::HsmError;
+use super::error::{HsmError, Trouble};
 use super::registry::ExpectedKey;
-use super::root::Job;
+use super::root::{Ended, Job, Root};
 use super::token::{Phase, Shared, Token};
-use super::{Event, FoundObject, KeyStatus, TokenSpec, WORKERS_MAX, watch};
-use crate::ledger::{Authorised, Spent};
+use super::{Event, KeyStatus, TokenSpec, WORKERS_MAX, watch};
 use crate::protocol::TokenHealth;
 
 /// How long a requester waits for a whole batch, whatever happens: longer than any daemon waits
@@ -25,10 +23,6 @@ const BATCH_WAIT_MAX: Duration = Duration::from_secs(120);
 const JOB_LOOK: Duration = Duration::from_millis(20);
 /// How long a token that was lost has for the answer that it may have had ready.
 const LAST_ANSWER: Duration = Duration::from_millis(100);
-/// RSA modulus where none is given.
-const RSA_BITS_DEFAULT: u16 = 2048;
-/// What the labels of our own key pairs start with; nothing else is ever destroyed.
-const OWN_LABEL: &str = "cs-";
 
 /// DNS types whose signatures need an [`Authorised`] value, or are not made at all (RFC 4034 §2,
 /// RFC 7344, RFC 7477): DNSKEY, CDS, CDNSKEY, CSYNC.
@@ -36,7 +30,7 @@ const NOT_BY_ZONE_DOOR: [u16; 4] = [48, 59, 60, 62];
 
 /// All tokens of this keeper. Dropping it lets their threads end, and waits for none.
 pub struct Tokens {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Drop for Tokens {
@@ -98,6 +92,12 @@ impl Tokens {
     /// How a key stands; `None` if it is not expected.
     pub fn key_status(&self, key: &KeyId) -> Option<KeyStatus> {
         self.shared.keys().status(key, |token| self.shared.name(token))
+    }
+
+    /// The public half of an expected key, as it was given or as some token has shown it since. A KSK's
+    /// is for nobody's eyes before its activation.
+    pub fn public_key(&self, key: &KeyId) -> Option<PublicKey> {
+        self.shared.keys().expected(key)?.identity.public().cloned()
     }
 
     /// Waits until each token was opened or found wanting once, at most so long; whether they were.
@@ -162,106 +162,6 @@ impl Tokens {
         if asked { Ok(()) } else { Err(self.unavailable(group, None)) }
     }
 
-    /// Makes the key pair that `auth` names ([`Operation::Generate`]), with its nonce in the label,
-    /// and its `KeyId` as `CKA_ID`. The new key signs once it is expected ([`Self::expect_keys`]).
-    pub fn generate(
-        &self,
-        auth: Authorised,
-        algorithm: Algorithm,
-        rsa_bits: Option<u16>,
-    ) -> (Spent, Result<PublicKey, HsmError>) {
-        let Operation::Generate { zone, role, token, nonce } = auth.operation() else {
-            return (auth.spend(), Err(not_for("making a key")));
-        };
-        let label = generation_label(*role, zone, nonce);
-        let token = token.clone();
-        let spent = auth.spend();
-        (spent, self.make(&token, label, algorithm, rsa_bits.unwrap_or(RSA_BITS_DEFAULT)))
-    }
-
-    /// What [`Self::generate`] does once its leave is spent.
-    pub(super) fn make(
-        &self,
-        token: &str,
-        label: String,
-        algorithm: Algorithm,
-        rsa_bits: u16,
-    ) -> Result<PublicKey, HsmError> {
-        let token = self.shared.token_named(token)?;
-        let offered = token.life().offered.clone();
-        if let Some(Err(missing)) = offered.map(|o| o.supports(algorithm, Some(rsa_bits))) {
-            let token = token.spec.name.clone();
-            return Err(HsmError::Unsupported { token, algorithm, missing });
-        }
-        self.ask(token, |reply| Job::Generate { label, algorithm, rsa_bits, reply })?
-    }
-
-    /// Destroys the key pair that `auth` names ([`Operation::Destroy`]): both objects, on that token.
-    pub fn destroy(&self, auth: Authorised) -> (Spent, Result<(), HsmError>) {
-        let Operation::Destroy { token, label, .. } = auth.operation() else {
-            return (auth.spend(), Err(not_for("destroying a key")));
-        };
-        let (token, label) = (token.clone(), label.clone());
-        let spent = auth.spend();
-        (spent, self.unmake(&token, label))
-    }
-
-    /// What [`Self::destroy`] does once its leave is spent.
-    pub(super) fn unmake(&self, token: &str, label: String) -> Result<(), HsmError> {
-        if !label.starts_with(OWN_LABEL) {
-            return Err(HsmError::NotAuthorised(format!(
-                "`{label}` is not a label that this keeper gave; only `{OWN_LABEL}…` is destroyed"
-            )));
-        }
-        let token = self.shared.token_named(token)?;
-        self.ask(token, |reply| Job::Destroy { label, reply })?
-    }
-
-    /// Signs a DNSKEY RRset as `auth` names it ([`Operation::SignDnskey`]). `message` is what RFC 4034
-    /// §3.1.8.1 says; its RRSIG fields must be those of the operation. The signature is verified.
-    pub fn sign_ksk(&self, auth: Authorised, message: &[u8]) -> (Spent, Result<Vec<u8>, HsmError>) {
-        let checked = self.check_ksk(auth.operation(), message);
-        let spent = auth.spend();
-        let result = checked.and_then(|key| {
-            let batch =
-                Batch::new(key.public.id(), key.public.clone(), true, vec![message.to_vec()]);
-            let mut results = self.run(&batch, &key.group);
-            results.pop().unwrap_or_else(|| Err(HsmError::Unavailable("no answer".to_owned())))
-        });
-        (spent, result)
-    }
-
-    pub(super) fn check_ksk(
-        &self,
-        operation: &Operation,
-        message: &[u8],
-    ) -> Result<Arc<ExpectedKey>, HsmError> {
-        let Operation::SignDnskey { signer, ttl_s, inception, expiration, .. } = operation else {
-            return Err(not_for("signing a DNSKEY RRset"));
-        };
-        let key = self.shared.keys().expected(signer).ok_or(HsmError::UnknownKey(*signer))?;
-        if !key.role.signs_dnskey() {
-            let text = format!("key {signer} is a {}, which signs no DNSKEY RRset", key.role);
-            return Err(HsmError::NotAuthorised(text));
-        }
-        // RFC 4034 §3.1: type covered, algorithm, labels, TTL, expiration, inception, tag.
-        let mut fields = vec![0, 48, key.public.algorithm().number()];
-        let mut rest = Vec::new();
-        for number in [ttl_s, expiration, inception] {
-            rest.extend_from_slice(&number.to_be_bytes());
-        }
-        rest.extend_from_slice(&key.public.tag(key.role.flags()).to_be_bytes());
-        fields.extend_from_slice(message.get(3..4).unwrap_or_default());
-        fields.extend_from_slice(&rest);
-        if message.starts_with(&fields) {
-            Ok(key)
-        } else {
-            Err(HsmError::NotAuthorised(
-                "the bytes to be signed are not those of the ledger's intent".to_owned(),
-            ))
-        }
-    }
-
     /// Signs to-be-signed bytes (RFC 4034 §3.1.8.1) with a ZSK, or a CSK under the ZSK's rule, on all
     /// tokens that have proven the key. Answers come in the order of the messages. The lengths of
     /// signatures are checked here; the daemon verifies each.
@@ -286,23 +186,12 @@ impl Tokens {
                 "DNSKEY, CDS, CDNSKEY and CSYNC are not signed with a zone's messages".to_owned(),
             ));
         }
-        let batch = Batch::new(*key, expected.public.clone(), false, messages);
+        let public = match expected.known_public() {
+            Ok(public) => public.clone(),
+            Err(error) => return refuse(error),
+        };
+        let batch = Batch::new(*key, public, false, messages);
         self.run(&batch, &expected.group)
-    }
-
-    /// Key objects on a token whose label starts with `prefix`, from a new listing.
-    pub fn objects_labelled(
-        &self,
-        token: &str,
-        prefix: &str,
-    ) -> Result<Vec<FoundObject>, HsmError> {
-        let token = self.shared.token_named(token)?;
-        let prefix = prefix.to_owned();
-        match self.ask(token, |reply| Job::Labelled { prefix, reply }) {
-            // To look has no outcome that could be unknown.
-            Err(HsmError::OutcomeUnknown { detail, .. }) => Err(HsmError::Unavailable(detail)),
-            answer => answer?,
-        }
     }
 
     /// Lets every thread end and waits for them, at most so long; whether all did. To be called before
@@ -328,7 +217,7 @@ impl Tokens {
 
     /// Invites workers of all tokens that have proven the key, and again whenever work is left
     /// that nobody is at.
-    fn run(&self, batch: &Arc<Batch>, group: &str) -> Vec<Signature> {
+    pub(super) fn run(&self, batch: &Arc<Batch>, group: &str) -> Vec<Signature> {
         let start = Instant::now();
         let mut asked_to_relist = false;
         // How long to wait for a token that is being opened again: two deadlines of the slowest.
@@ -443,6 +332,36 @@ impl Tokens {
 
     // ---- how a job is asked of a root thread ----
 
+    /// Has a root thread do some work.
+    pub(super) fn on_root<T: Send + 'static>(
+        &self,
+        token: &Token,
+        work: impl FnOnce(&mut Root<'_>) -> Ended<T> + Send + 'static,
+    ) -> Result<T, HsmError> {
+        self.ask(token, |reply| {
+            Job::Do(Box::new(move |root| {
+                let ended = work(root);
+                root.end(reply, ended)
+            }))
+        })?
+    }
+
+    /// Has a root thread look at something: that has no outcome which could be unknown.
+    pub(super) fn look<T: Send + 'static>(
+        &self,
+        token: &str,
+        look: impl FnOnce(&mut Root<'_>) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, HsmError> {
+        let token = self.shared.token_named(token)?;
+        match self.on_root(token, |root| {
+            let result = look(root);
+            root.ended(result)
+        }) {
+            Err(HsmError::OutcomeUnknown { detail, .. }) => Err(HsmError::Unavailable(detail)),
+            answer => answer,
+        }
+    }
+
     /// Asks a root thread, and waits for as long as that thread is the token's.
     fn ask<T>(&self, token: &Token, job: impl FnOnce(SyncSender<T>) -> Job) -> Result<T, HsmError> {
         let name = || token.spec.name.clone();
@@ -505,7 +424,7 @@ impl Tokens {
     }
 }
 
-fn not_for(what: &str) -> HsmError {
+pub(super) fn not_for(what: &str) -> HsmError {
     HsmError::NotAuthorised(format!("the ledger's intent is not for {what}"))
 }
 

@@ -213,6 +213,20 @@ impl Store {
         OtherUser { session }
     }
 
+    /// Runs pkcs11-tool on the token, logged in, as another process does that knows the PIN.
+    pub fn pkcs11_tool(&self, args: &[&str]) -> String {
+        let ran = Command::new("pkcs11-tool")
+            .args(["--module", softhsm(), "--token-label", &self.label])
+            .args(["--login", "--pin", PIN])
+            .args(args)
+            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
+            .output()
+            .expect("pkcs11-tool is missing: apt-get install opensc");
+        let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(ran.status.success(), "{args:?}: {}{}", told(&ran.stdout), told(&ran.stderr));
+        told(&ran.stdout)
+    }
+
     /// Makes a P-256 key pair as the keeper would, and closes the store again.
     pub fn seed(&self, label: &str) -> PublicKey {
         let user = self.other_user();
@@ -290,9 +304,10 @@ impl OtherUser {
 /// A ZSK that tokens of `group` should hold.
 pub fn zsk(public: &PublicKey, label: &str, group: &str) -> ExpectedKey {
     ExpectedKey {
-        public: public.clone(),
+        identity: public.clone().into(),
         role: KeyRole::Zsk,
         label: label.to_owned(),
+        cka_id: None,
         group: group.to_owned(),
         conflicted: false,
     }

@@ -74,8 +74,9 @@ impl Keeper {
         self.ledger.outcome(spent, outcome, NOW_S).expect("outcome");
         let public = made?;
         let group = token.split('-').next().expect("a group").to_owned();
+        let identity = public.clone().into();
         let expected =
-            ExpectedKey { public: public.clone(), role, label, group, conflicted: false };
+            ExpectedKey { identity, role, label, cka_id: None, group, conflicted: false };
         self.running.tokens.expect_keys(vec![expected]);
         Ok(public)
     }

@@ -4,8 +4,10 @@
 
 #![cfg(feature = "keeper")]
 
+mod audit;
 mod bed;
 mod conflicts;
+mod data;
 mod failing;
 mod leave;
 mod logins;

@@ -39,7 +39,9 @@
 //!     the file is gone, it never returns.
 //!   - `{"delay_ms": N}`: carried out after that time.
 //!   - `{"late_return": CODE}`: carried out, and then denied.
-//!   - `"crash"`: the process aborts.
+//!   - `"wrong_value"`: carried out, then one bit of each `CKA_VALUE` is flipped (`C_GetAttributeValue`).
+//!   - `{"without_mechanism": N}`: carried out, then that mechanism is left out (`C_GetMechanismList`).
+//!   - `"crash"`: the process aborts; `"late_crash"`: carried out, and then it does.
 //!
 //! `C_Sign` counts calls that hand out a signature, not those that ask for its length.
 
@@ -153,7 +155,17 @@ fn act(
             carry_out(&lists.inner)
         }
         Some(Action::Crash) => std::process::abort(),
-        Some(Action::WrongSignature | Action::ShortSignature) | None => carry_out(&lists.inner),
+        Some(Action::LateCrash) => {
+            carry_out(&lists.inner);
+            std::process::abort()
+        }
+        Some(
+            Action::WrongSignature
+            | Action::ShortSignature
+            | Action::WrongValue
+            | Action::WithoutMechanism(_),
+        )
+        | None => carry_out(&lists.inner),
     }
 }
 
@@ -174,7 +186,6 @@ macro_rules! pass_on {
 pass_on! {
     C_GetSlotList(present: cryptoki_sys::CK_BBOOL, list: *mut CK_SLOT_ID, count: *mut CK_ULONG);
     C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO);
-    C_GetMechanismList(slot: CK_SLOT_ID, list: *mut CK_MECHANISM_TYPE, count: *mut CK_ULONG);
     C_OpenSession(slot: CK_SLOT_ID, flags: CK_FLAGS, application: *mut std::ffi::c_void,
         notify: CK_NOTIFY, session: *mut CK_SESSION_HANDLE);
     C_CloseSession(session: CK_SESSION_HANDLE);
@@ -184,8 +195,6 @@ pass_on! {
     C_FindObjects(session: CK_SESSION_HANDLE, objects: *mut CK_OBJECT_HANDLE, max: CK_ULONG,
         count: *mut CK_ULONG);
     C_FindObjectsFinal(session: CK_SESSION_HANDLE);
-    C_GetAttributeValue(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE,
-        template: *mut CK_ATTRIBUTE, count: CK_ULONG);
     C_SetAttributeValue(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE,
         template: *mut CK_ATTRIBUTE, count: CK_ULONG);
     C_CreateObject(session: CK_SESSION_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG,
@@ -241,6 +250,61 @@ unsafe extern "C" fn C_Sign(
         // SAFETY: not null, and the caller's by contract.
         Some(Action::ShortSignature) => unsafe { *signature_len -= 1 },
         _ => {}
+    }
+    rv
+}
+
+/// Lists mechanisms, without the one that a rule takes away.
+#[expect(unsafe_code, reason = "a function of a C interface, called through its list")]
+unsafe extern "C" fn C_GetMechanismList(
+    slot: CK_SLOT_ID,
+    list: *mut CK_MECHANISM_TYPE,
+    count: *mut CK_ULONG,
+) -> CK_RV {
+    let Some(lists) = lists() else { return CKR_GENERAL_ERROR };
+    let action = lists.shim.before("C_GetMechanismList");
+    let rv = act(lists, "C_GetMechanismList", action, |inner| match inner.C_GetMechanismList {
+        // SAFETY: the arguments are those of our caller, under the same contract.
+        Some(function) => unsafe { function(slot, list, count) },
+        None => CKR_FUNCTION_NOT_SUPPORTED,
+    });
+    let Some(Action::WithoutMechanism(without)) = action else { return rv };
+    if rv == CKR_OK && !list.is_null() && !count.is_null() {
+        // SAFETY: the module said that it wrote `*count` numbers there, and nobody else has them yet.
+        let (numbers, count) =
+            unsafe { (std::slice::from_raw_parts_mut(list, *count as usize), &mut *count) };
+        if let Some(at) = numbers.iter().position(|number| *number == without) {
+            numbers[at..].rotate_left(1);
+            *count -= 1;
+        }
+    }
+    rv
+}
+
+/// Reads attributes, and spoils values if a rule says so.
+#[expect(unsafe_code, reason = "a function of a C interface, called through its list")]
+unsafe extern "C" fn C_GetAttributeValue(
+    session: CK_SESSION_HANDLE,
+    object: CK_OBJECT_HANDLE,
+    template: *mut CK_ATTRIBUTE,
+    count: CK_ULONG,
+) -> CK_RV {
+    let Some(lists) = lists() else { return CKR_GENERAL_ERROR };
+    let action = lists.shim.before("C_GetAttributeValue");
+    let rv = act(lists, "C_GetAttributeValue", action, |inner| match inner.C_GetAttributeValue {
+        // SAFETY: the arguments are those of our caller, under the same contract.
+        Some(function) => unsafe { function(session, object, template, count) },
+        None => CKR_FUNCTION_NOT_SUPPORTED,
+    });
+    if action == Some(Action::WrongValue) && rv == CKR_OK && !template.is_null() {
+        // SAFETY: the caller's template of `count` attributes, by contract.
+        for attribute in unsafe { std::slice::from_raw_parts(template, count as usize) } {
+            let (kind, value, len) = (attribute.type_, attribute.pValue, attribute.ulValueLen);
+            if kind == cryptoki_sys::CKA_VALUE && !value.is_null() && len > 0 {
+                // SAFETY: the module said that it wrote `len` octets there; it is not 0.
+                unsafe { *value.cast::<u8>() ^= 0x01 };
+            }
+        }
     }
     rv
 }
