@@ -314,7 +314,9 @@ fn largest_power_below(n: u64) -> u64 {
     1 << (n - 1).ilog2()
 }
 
-/// Proves that line `index` of the ledger with `head` is `line` (RFC 9162 §2.1.3.2).
+/// Proves that line `index` of the ledger with `head` is `line` (RFC 9162 §2.1.3.2). The head is
+/// to be from a verified checkpoint: trees of several sizes have such a path to the same root, so
+/// that a proof alone says nothing of the size.
 pub fn verify_inclusion(
     head: &TreeHead,
     index: u64,
@@ -337,7 +339,8 @@ pub fn verify_inclusion(
 }
 
 /// Proves that the ledger with head `to` begins with the one with head `from` (RFC 9162
-/// §2.1.4.2). The empty ledger begins every one; nothing needs proof then but its root.
+/// §2.1.4.2). The empty ledger begins every one; nothing needs proof then but its root. Both heads
+/// are to be from verified checkpoints.
 pub fn verify_consistency(
     from: &TreeHead,
     to: &TreeHead,

@@ -260,6 +260,8 @@ proptest! {
         raw[32 + s_zeros..].copy_from_slice(&s[s_zeros..]);
         let der = der_from_raw(&raw);
         prop_assert_eq!(raw_from_der(&der), Some(raw));
+        let longer = [&[0x30, der[1] + 1], &der[2..], &[0]].concat();
+        prop_assert_eq!(raw_from_der(&longer), None);
         // Each INTEGER is the shortest and positive (X.690 §8.3.2).
         for integer in [&der[2..], &der[4 + usize::from(der[3])..]] {
             prop_assert!(integer[2] < 0x80);

@@ -23,7 +23,8 @@ const RSA_EXPONENT_BYTES_MAX: usize = 4;
 const RSA_EXPONENT_MIN: u32 = 65_537;
 /// The longest FIDO application string: it is a label, and a DNS name's worth is plenty.
 const APPLICATION_BYTES_MAX: usize = 255;
-/// The longest key blob: that of an 8192-bit RSA key has 1,047 octets with exponent 65537.
+/// No key blob is longer: that of an 8192-bit RSA key has 1,047 octets with exponent 65537, and all
+/// others are shorter.
 const KEY_BLOB_BYTES_MAX: usize = 1_100;
 /// The longest key text: the longest type, a space, and the base64 of the longest blob.
 pub const KEY_TEXT_BYTES_MAX: usize = 34 + 1 + KEY_BLOB_BYTES_MAX.div_ceil(3) * 4;
@@ -176,14 +177,14 @@ pub enum SshKeyError {
         /// The blob's.
         inside: KeyType,
     },
-    /// Longer than any accepted key.
-    #[error("the key has {0} bytes, more than any accepted key; {ACCEPTED}")]
+    /// Longer than the text of any accepted key.
+    #[error("the key's text has {0} bytes, more than that of any accepted key; {ACCEPTED}")]
     TooLong(usize),
     /// The blob's framing.
     #[error(transparent)]
     Wire(#[from] WireError),
     /// The curve inside the blob is not the type's.
-    #[error("a {key_type} key names the curve {found:?}")]
+    #[error("an {key_type} key names the curve {found:?}")]
     CurveName {
         /// The key's type.
         key_type: KeyType,
@@ -240,9 +241,14 @@ impl SshKey {
 
     /// Takes the blob that SSHSIG and ssh-agent carry.
     pub fn from_blob(blob: &[u8]) -> Result<Self, SshKeyError> {
-        let (key_type, _) = Material::read(blob)?;
+        Ok(Self::read(blob)?.0)
+    }
+
+    /// As [`SshKey::from_blob`], with what is in the blob.
+    pub(super) fn read(blob: &[u8]) -> Result<(Self, Material<'_>), SshKeyError> {
+        let (key_type, material) = Material::read(blob)?;
         let text = format!("{key_type} {}", BASE64.encode(blob)).into_boxed_str();
-        Ok(Self { text, blob: blob.into(), key_type })
+        Ok((Self { text, blob: blob.into(), key_type }, material))
     }
 
     /// `TYPE BASE64`.
@@ -339,12 +345,9 @@ pub(super) enum Material<'a> {
 
 impl<'a> Material<'a> {
     /// Reads a whole key blob.
-    pub(super) fn read(blob: &'a [u8]) -> Result<(KeyType, Self), SshKeyError> {
+    fn read(blob: &'a [u8]) -> Result<(KeyType, Self), SshKeyError> {
         let mut reader = Reader::new("the public key", blob);
         let key_type = KeyType::from_name(reader.string("type")?)?;
-        if blob.len() > KEY_BLOB_BYTES_MAX {
-            return Err(SshKeyError::TooLong(blob.len()));
-        }
         let material = match key_type {
             KeyType::Ed25519 => Self::Ed25519(ed25519_point(key_type, &mut reader)?),
             KeyType::SkEd25519 => Self::SkEd25519 {

@@ -95,7 +95,7 @@ pub enum SignatureError {
     #[error("the signature hashes with {0:?}; expected sha512 (ssh-keygen's own choice) or sha256")]
     HashAlgorithm(String),
     /// A signature algorithm that is not the key type's own. For RSA, `ssh-rsa` is SHA-1.
-    #[error("a {key_type} key signed with {found:?}; expected {}", algorithms_of(*.key_type))]
+    #[error("an {key_type} key signed with {found:?}; expected {}", algorithms_of(*.key_type))]
     Algorithm {
         /// The key's type.
         key_type: KeyType,
@@ -121,7 +121,7 @@ pub enum SignatureError {
     )]
     NotUserVerified,
     /// User verification is required of a key that can't show it.
-    #[error("user verification is required, and a {0} key can't show any; sign with an sk- key")]
+    #[error("user verification is required, and an {0} key can't show any; sign with an sk- key")]
     NoUserVerification(KeyType),
     /// All is in form, but the signature is not one of this key over this text.
     #[error(
@@ -388,13 +388,12 @@ impl<'a> Parts<'a> {
         let signature = reader.string("signature proper")?;
         reader.end()?;
 
-        let key = SshKey::from_blob(key_blob)?;
-        let (key_type, material) = Material::read(key_blob)?;
+        let (key, material) = SshKey::read(key_blob)?;
         if !reserved.is_empty() {
             return Err(SignatureError::Reserved);
         }
         let hash = HashAlgorithm::read(hash)?;
-        let (proof, touch, application) = read_proof(key_type, material, signature)?;
+        let (proof, touch, application) = read_proof(key.key_type(), material, signature)?;
         Ok(Self { key, namespace, hash, proof, touch, application })
     }
 

@@ -8,6 +8,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
 };
+use proptest::test_runner::Config as ProptestConfig;
 
 use super::signature::{MAGIC, VERSION};
 use super::wire::put_string;
@@ -68,6 +69,13 @@ fn approve(signature: &Signature) -> Result<SshKey, SignatureError> {
 /// Reads a blob and verifies it as an approval of [`MESSAGE`].
 fn approve_blob(blob: &[u8]) -> Result<SshKey, SignatureError> {
     approve(&Signature::from_blob(blob)?)
+}
+
+/// At least so many cases; as many as `PROPTEST_CASES` says where that is more.
+fn cases(at_least: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let cases = default.cases.max(at_least);
+    ProptestConfig { cases, failure_persistence: None, ..default }
 }
 
 /// An SSH `string`.
@@ -179,7 +187,8 @@ impl Device {
         sshsig
     }
 
-    /// A security key's signature over [`MESSAGE`], true to `PROTOCOL.u2f`.
+    /// A security key's signature over [`MESSAGE`], true to `PROTOCOL.u2f`: OpenSSH 9.2's
+    /// `ssh-keygen -Y verify` calls each of them good, the ones with flags 0 too.
     fn security_key(&self, application: &str, flags: u8) -> Sshsig {
         let [_, name] = self.names();
         let key =
@@ -239,7 +248,7 @@ fn rsa_sha2_256_is_accepted_and_sha_1_is_not() {
     );
     assert_eq!(
         refused.expect_err("refused").to_string(),
-        "a ssh-rsa key signed with \"ssh-rsa\"; expected rsa-sha2-512 or rsa-sha2-256 (ssh-rsa is SHA-1)"
+        "an ssh-rsa key signed with \"ssh-rsa\"; expected rsa-sha2-512 or rsa-sha2-256 (ssh-rsa is SHA-1)"
     );
 }
 
@@ -298,6 +307,24 @@ fn another_text_does_not_fit() {
 fn another_key_in_its_place_does_not_fit() {
     let mut sshsig = ED25519.plain(|_| {});
     sshsig.key = pub_file(fixture!("ed25519.pub")).as_blob().to_vec();
+    assert_eq!(sshsig.approve(), Err(SignatureError::Mismatch));
+}
+
+/// RFC 8032 §5.1.7: s is below the group's order L, or each signature would have a second form.
+#[test]
+fn an_ed25519_signature_has_one_form() {
+    const L: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
+        0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    let mut sshsig = ED25519.plain(|_| {});
+    let s_at = sshsig.signature.len() - 32;
+    let mut carry = 0;
+    for (digit, of_order) in sshsig.signature[s_at..].iter_mut().zip(L) {
+        let sum = u16::from(*digit) + u16::from(of_order) + carry;
+        *digit = sum as u8;
+        carry = sum >> 8;
+    }
     assert_eq!(sshsig.approve(), Err(SignatureError::Mismatch));
 }
 

@@ -152,6 +152,24 @@ fn there_is_no_proof_of_what_is_not_there() {
     assert!(!tree.contains(&wrong(3)) && !tree.contains(&wrong(6)));
 }
 
+/// The right root under another size: the hashes would lead there, but from the wrong height.
+#[test]
+fn a_proof_is_as_long_as_its_tree_is_high() {
+    let lines = numbered(8);
+    let tree = tree(&lines);
+    let claim = |size, of| TreeHead { size, root: head(&tree, of).root };
+    let proof = |size| tree.inclusion(0, size).expect("proof");
+    let verify = |head, size| verify_inclusion(&head, 0, &lines[0], &proof(size));
+    assert_eq!(verify(claim(2, 2), 2), Ok(()));
+    assert_eq!(verify(claim(4, 2), 2), Err(ProofError::Length(1)));
+    assert_eq!(verify(claim(2, 4), 4), Err(ProofError::Length(2)));
+    let proof = |size| tree.consistency(2, size).expect("proof");
+    let verify = |head, size| verify_consistency(&claim(2, 2), &head, &proof(size));
+    assert_eq!(verify(claim(4, 4), 4), Ok(()));
+    assert_eq!(verify(claim(8, 4), 4), Err(ProofError::Length(1)));
+    assert_eq!(verify(claim(4, 8), 8), Err(ProofError::Length(2)));
+}
+
 #[test]
 fn clones_part_ways() {
     let lines = numbered(3 * CHUNK_HASHES + 7);

@@ -176,7 +176,7 @@ fn change() -> impl Strategy<Value = Change> {
 static BLOBS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(blobs);
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(cases(2_000))]
 
     #[test]
     fn a_changed_signature_is_refused(
@@ -203,8 +203,7 @@ proptest! {
                 }
             }
         }
-        prop_assume!(blob != *original);
-        prop_assert!(approve_blob(&blob).is_err());
+        prop_assert_eq!(approve_blob(&blob).is_ok(), blob == *original);
     }
 
     #[test]
