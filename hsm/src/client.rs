@@ -15,6 +15,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use countersign_policy::ledger::CdsType;
+use countersign_policy::tree::Hash;
 use countersign_policy::{KeyId, ZoneName};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -22,8 +24,8 @@ pub use ledger::LedgerClient;
 
 use crate::frame;
 use crate::protocol::{
-    BATCH_MAX, FRAME_BYTES_MAX, IN_FLIGHT_MAX, PROTOCOL_VERSION, Refusal, RefusalKind, Request,
-    Response, TBS_BYTES_MAX, TokenHealth, ZoneKeys,
+    BATCH_MAX, FRAME_BYTES_MAX, IN_FLIGHT_MAX, KeeperHealth, PROTOCOL_VERSION, Refusal,
+    RefusalKind, Request, Response, TBS_BYTES_MAX, ZoneKeys,
 };
 
 /// Batches of one [`Client::sign_zone`] in flight at once: enough to hide the socket and keep
@@ -88,10 +90,8 @@ pub struct KeeperInfo {
     pub version: String,
     /// The appliance's name.
     pub appliance: String,
-    /// SHA-256 of the ledger's first line.
-    pub founding: [u8; 32],
-    /// Founded without officers.
-    pub lab: bool,
+    /// SHA-256 of the founding's text.
+    pub founding: Hash,
 }
 
 /// A DNSKEY RRset to be signed by a KSK or CSK.
@@ -99,6 +99,21 @@ pub struct KeeperInfo {
 pub struct DnskeyOrder {
     /// The keys that it holds.
     pub keys: BTreeSet<KeyId>,
+    /// The key that signs.
+    pub signer: KeyId,
+    /// Its TTL.
+    pub ttl_s: u32,
+    /// RRSIG inception, seconds since 1970 modulo 2^32.
+    pub inception: u32,
+    /// RRSIG expiration, the same.
+    pub expiration: u32,
+}
+
+/// A CDS or CDNSKEY RRset to be signed by a KSK or CSK; what it holds is the ledger's to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CdsSigning {
+    /// Which of the two.
+    pub rrset: CdsType,
     /// The key that signs.
     pub signer: KeyId,
     /// Its TTL.
@@ -237,6 +252,17 @@ impl Client {
         }
     }
 
+    /// Signs a zone's CDS or CDNSKEY RRset with a KSK or CSK; brings the RRSIG's signature field.
+    pub fn sign_cds(&self, zone: &ZoneName, order: CdsSigning) -> Result<Vec<u8>, ClientError> {
+        let CdsSigning { rrset, signer, ttl_s, inception, expiration } = order;
+        let zone = zone.clone();
+        let request = Request::SignCds { zone, rrset, signer, ttl_s, inception, expiration };
+        match self.request(request)? {
+            Response::CdsSignature(signature) => Ok(signature),
+            _ => Err(ClientError::Unexpected("CDS signature")),
+        }
+    }
+
     /// Tells that a version went out.
     pub fn published(
         &self,
@@ -250,10 +276,10 @@ impl Client {
         }
     }
 
-    /// The tokens, as they stand.
-    pub fn health(&self) -> Result<Vec<TokenHealth>, ClientError> {
+    /// The tokens as they stand, and what people should know of.
+    pub fn health(&self) -> Result<KeeperHealth, ClientError> {
         match self.request(Request::Health)? {
-            Response::Health(tokens) => Ok(tokens),
+            Response::Health(health) => Ok(health),
             _ => Err(ClientError::Unexpected("health")),
         }
     }
@@ -373,8 +399,8 @@ impl Link {
             Response::Hello { protocol, .. } if protocol != PROTOCOL_VERSION => {
                 return Err(ClientError::OtherProtocol { theirs: protocol });
             }
-            Response::Hello { version, appliance, founding, lab, .. } => {
-                KeeperInfo { version, appliance, founding, lab }
+            Response::Hello { version, appliance, founding, .. } => {
+                KeeperInfo { version, appliance, founding }
             }
             Response::Refused(refusal) => return Err(ClientError::Refused(refusal)),
             _ => return Err(ClientError::Unexpected("hello")),

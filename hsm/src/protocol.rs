@@ -5,17 +5,27 @@
 //! `(id, Request)`, its answer `(id, Response)`; answers may overtake one another. Ids are the
 //! client's own and need only be distinct among its requests in flight.
 //!
-//! There is no message that makes a key, names a mechanism, hands in a digest, or reaches a CDS,
-//! CDNSKEY or CSYNC signature: what is not here can't be asked for.
+//! There is no message that makes a key, names a mechanism, hands in a digest, or reaches a CSYNC
+//! signature: what is not here can't be asked for. DNSKEY, CDS and CDNSKEY are asked for by name, and the
+//! keeper builds their octets from the ledger. What people put to a vote goes over the other socket
+//! ([`group`]), as texts that authenticate themselves.
+
+pub mod group;
 
 use std::collections::BTreeSet;
 
+use countersign_policy::ledger::CdsType;
+use countersign_policy::tree::Hash;
 use countersign_policy::{KeyId, KeyRole, PublicKey, SigningPolicy, ZoneName};
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use group::{
+    DsExport, LedgerRequest, LedgerResponse, Mode, Submission, Survey, SurveyedKey, SurveyedToken,
+};
+
 /// Raised when a message changes shape; both sides refuse another's.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// A frame of a batch: [`BATCH_MAX`] RRsets of ordinary size, or one of 64 KB RDATA with owner
 /// names and headers on every record; anything larger is split by the client.
@@ -81,6 +91,21 @@ pub enum Request {
         /// The same.
         expiration: u32,
     },
+    /// Sign the zone's CDS or CDNSKEY RRset as a motion approved it. The keeper builds the bytes.
+    SignCds {
+        /// The zone.
+        zone: ZoneName,
+        /// Which of the two.
+        rrset: CdsType,
+        /// The KSK or CSK that signs.
+        signer: KeyId,
+        /// TTL of the RRset.
+        ttl_s: u32,
+        /// Seconds since 1970 modulo 2^32.
+        inception: u32,
+        /// The same.
+        expiration: u32,
+    },
     /// A version went out: for the ledger.
     Published {
         /// The zone.
@@ -105,10 +130,8 @@ pub enum Response {
         version: String,
         /// The appliance's name, from its founding.
         appliance: String,
-        /// SHA-256 of the ledger's first line.
-        founding: [u8; 32],
-        /// Founded without officers.
-        lab: bool,
+        /// SHA-256 of the founding's text.
+        founding: Hash,
     },
     /// To [`Request::Zones`].
     Zones {
@@ -123,10 +146,12 @@ pub enum Response {
     Signatures(Vec<Result<Vec<u8>, Refusal>>),
     /// To [`Request::SignDnskey`]: the RRSIG's signature field.
     DnskeySignature(Vec<u8>),
+    /// To [`Request::SignCds`]: the RRSIG's signature field.
+    CdsSignature(Vec<u8>),
     /// To [`Request::Published`].
     Recorded,
     /// To [`Request::Health`].
-    Health(Vec<TokenHealth>),
+    Health(KeeperHealth),
     /// To any request that is refused as a whole.
     Refused(Refusal),
 }
@@ -142,6 +167,25 @@ pub struct ZoneKeys {
     pub policy: SigningPolicy,
     /// The keys of its DNSKEY RRset.
     pub keys: Vec<KeyInfo>,
+    /// No signature of the DNSKEY RRset may expire later, in seconds since 1970: a motion approved
+    /// this set until then. Absent where the set is what is signed by itself.
+    pub dnskey_until: Option<u64>,
+    /// CDS and CDNSKEY that the zone is to have now; absent if none.
+    pub cds: Option<CdsOrder>,
+}
+
+/// What a motion approved to be said to the parent (RFC 7344; the delete form: RFC 8078 §4).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CdsOrder {
+    /// RDATA of the CDS RRset, sorted as RFC 4034 §6.3 says.
+    pub cds: Vec<Vec<u8>>,
+    /// RDATA of the CDNSKEY RRset, sorted likewise.
+    pub cdnskey: Vec<Vec<u8>>,
+    /// They are signed and published until then, in seconds since 1970.
+    pub until: u64,
+    /// From inception to expiration of their signatures, at most: short, so that an old one can't be
+    /// replayed for long.
+    pub validity_s: u32,
 }
 
 /// One key, as it stands.
@@ -207,6 +251,73 @@ impl RefusalKind {
     }
 }
 
+/// How the keeper is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperHealth {
+    /// Its tokens.
+    pub tokens: Vec<TokenHealth>,
+    /// What people should know of; at most [`NOTICES_MAX`].
+    pub notices: Vec<Notice>,
+}
+
+/// Notices in one answer: more than anyone reads, and far from filling a frame.
+pub const NOTICES_MAX: usize = 256;
+
+/// Something that people should know of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// What sort.
+    pub kind: NoticeKind,
+    /// What is so, since when, and what to do.
+    pub detail: String,
+}
+
+/// Sorts of notices, for metrics and alarms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum NoticeKind {
+    /// The ledger is older than a token or a checkpoint says, or another one: no key is used.
+    Behind,
+    /// The ledger can't be written: no KSK is used.
+    Ledger,
+    /// KSK use is frozen.
+    Frozen,
+    /// The clock is behind the ledger's floor or too far ahead of it: no KSK is used.
+    Clock,
+    /// The recovery group has a motion under way.
+    Recovery,
+    /// A checkpoint could not be made or kept.
+    Checkpoint,
+    /// A token is not this appliance's, or is not marked.
+    Token,
+    /// Something that was approved could not be done yet.
+    Unfinished,
+    /// A motion is open and waits for approvals or for its time.
+    Proposal,
+}
+
+impl NoticeKind {
+    /// As metrics and logs spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Behind => "behind",
+            Self::Ledger => "ledger",
+            Self::Frozen => "frozen",
+            Self::Clock => "clock",
+            Self::Recovery => "recovery",
+            Self::Checkpoint => "checkpoint",
+            Self::Token => "token",
+            Self::Unfinished => "unfinished",
+            Self::Proposal => "proposal",
+        }
+    }
+}
+
+impl std::fmt::Display for NoticeKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// A token, as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenHealth {
@@ -251,53 +362,6 @@ pub enum TokenState {
     Usable,
     /// Does not, and why.
     Unusable(String),
-}
-
-/// What anyone in the group `countersign` may ask over the second socket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LedgerRequest {
-    /// First on every connection.
-    Hello {
-        /// [`PROTOCOL_VERSION`].
-        protocol: u16,
-    },
-    /// How many lines there are.
-    Head,
-    /// Lines from a position on; the answer stops before it would exceed a frame.
-    Read {
-        /// First line wanted.
-        from: u64,
-        /// The first line's octets before this one are not wanted: for lines that exceed a frame.
-        skip: u64,
-        /// At most so many lines.
-        max: u32,
-    },
-}
-
-/// The answers to [`LedgerRequest`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LedgerResponse {
-    /// To [`LedgerRequest::Hello`].
-    Hello {
-        /// [`PROTOCOL_VERSION`].
-        protocol: u16,
-    },
-    /// To [`LedgerRequest::Head`].
-    Head {
-        /// Lines in the ledger.
-        lines: u64,
-        /// SHA-256 of the first.
-        founding: [u8; 32],
-    },
-    /// To [`LedgerRequest::Read`]: the lines' octets, without newlines.
-    Lines {
-        /// The lines.
-        lines: Vec<Vec<u8>>,
-        /// The last of them goes on behind what is here: read it again with `skip`.
-        cut: bool,
-    },
-    /// The request was refused.
-    Refused(Refusal),
 }
 
 /// Refuses a batch of more than [`BATCH_MAX`] items while it is read: a frame of empty items would

@@ -114,10 +114,8 @@ pub struct HsmStatus {
     pub keeper_version: String,
     /// The appliance's name, from its founding.
     pub appliance: String,
-    /// SHA-256 of the ledger's first line.
+    /// SHA-256 of the founding's text.
     pub founding: String,
-    /// Founded without officers: its keys are lab keys for good.
-    pub lab: bool,
     /// The tokens.
     pub tokens: Vec<Token>,
 }

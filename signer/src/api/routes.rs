@@ -311,13 +311,12 @@ pub(super) async fn ask<T: Send + 'static>(
 }
 
 async fn hsm(State(state): Shared) -> Answer<Json<HsmStatus>> {
-    let (info, tokens) = ask(&state, |keeper| Ok((keeper.keeper()?, keeper.health()?))).await?;
+    let (info, health) = ask(&state, |keeper| Ok((keeper.keeper()?, keeper.health()?))).await?;
     Ok(Json(HsmStatus {
         keeper_version: info.version,
         appliance: info.appliance,
-        founding: countersign_policy::key::to_hex(&info.founding),
-        lab: info.lab,
-        tokens: tokens.into_iter().map(token).collect(),
+        founding: info.founding.to_string(),
+        tokens: health.tokens.into_iter().map(token).collect(),
     }))
 }
 
@@ -370,7 +369,7 @@ async fn health(State(state): Shared) -> Json<Health> {
 }
 
 async fn metrics(State(state): Shared) -> Answer<Response> {
-    let tokens = ask(&state, Client::health).await.ok();
+    let tokens = ask(&state, Client::health).await.ok().map(|health| health.tokens);
     let live = state.live.load();
     let counters = (state.counters)();
     let text = state

@@ -116,9 +116,6 @@ pub(super) fn keys(list: &KeyList, out: Out<'_>) -> Result<()> {
 
 pub(super) fn hsm(status: &HsmStatus, out: Out<'_>) -> Result<()> {
     writeln!(out, "appliance {}, keeper {}", status.appliance, status.keeper_version)?;
-    if status.lab {
-        writeln!(out, "lab founding: no quorum; keys made under it are lab keys for good")?;
-    }
     let mut rows = table(&[
         "token",
         "group",

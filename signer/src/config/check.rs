@@ -10,8 +10,8 @@ use super::{
     ApiClient, Config, Daemon, Identity, Limits, Listen, Peer, Problem, TlsFiles, Zone, v1,
 };
 
-/// Zones in one file; as many as one founding binds.
-const ZONES_MAX: usize = countersign_policy::founding::ZONES_MAX;
+/// Zones in one file: the largest portfolio, twice over.
+const ZONES_MAX: usize = 200_000;
 /// Peers in one file: each may hold connections and counters.
 const PEERS_MAX: usize = 4_096;
 /// Primaries or secondaries of one zone.
