@@ -100,6 +100,10 @@ pub struct TokenSpec {
     pub deadline: Duration,
 }
 
+/// Says by a token's name and its data objects of ours whether it may be used; why not. It is called on
+/// the token's own thread, before the token proves or signs anything.
+pub type Admission = Box<dyn Fn(&str, &[DataObject]) -> Result<(), String> + Send + Sync>;
+
 /// How a key stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyStatus {

@@ -96,6 +96,7 @@ impl Root<'_> {
             // A call of its opening hung, was given up, and came back at last.
             return Ok(());
         }
+        self.admit()?;
         self.token().life().offered = Some(self.open.offered.clone());
         self.prove_all(true)?;
         for number in 0..self.token().spec.workers {
@@ -112,6 +113,18 @@ impl Root<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the token may be used, by what is on it.
+    fn admit(&self) -> Result<(), Fault> {
+        let Some(admission) = &self.entered.shared.admission else { return Ok(()) };
+        let data = match self.data_objects(None) {
+            Ok(data) => data,
+            Err(Trouble::Refused(HsmError::NoDataObjects { .. })) => Vec::new(),
+            Err(Trouble::Refused(error)) => return Err(Fault::Token(error.to_string())),
+            Err(Trouble::Fault(fault)) => return Err(fault),
+        };
+        admission(&self.name(), &data).map_err(Fault::Token)
     }
 
     fn heartbeat(&self) -> Result<(), Fault> {

@@ -29,7 +29,7 @@ use super::mechanism::Offered;
 use super::pin::FileStamp;
 use super::registry::Registry;
 use super::root::Job;
-use super::{Event, TokenSpec};
+use super::{Admission, Event, TokenSpec};
 use crate::protocol::TokenState;
 
 /// First wait before a lost token is opened anew; doubles with each failure.
@@ -360,11 +360,18 @@ pub(super) struct Shared {
     changes: Mutex<u64>,
     changed: Condvar,
     stopping: AtomicBool,
+    /// Whether a token may be used, by its data objects.
+    pub(super) admission: Option<Admission>,
 }
 
 impl Shared {
-    pub(super) fn new(tokens: Vec<Arc<Token>>, events: Sender<Event>) -> Self {
+    pub(super) fn new(
+        tokens: Vec<Arc<Token>>,
+        events: Sender<Event>,
+        admission: Option<Admission>,
+    ) -> Self {
         Self {
+            admission,
             tokens,
             keys: Mutex::new(Registry::default()),
             events,

@@ -13,7 +13,7 @@ use super::error::{HsmError, Trouble};
 use super::registry::ExpectedKey;
 use super::root::{Ended, Job, Root};
 use super::token::{Phase, Shared, Token};
-use super::{Event, KeyStatus, TokenSpec, WORKERS_MAX, watch};
+use super::{Admission, Event, KeyStatus, TokenSpec, WORKERS_MAX, watch};
 use crate::protocol::TokenHealth;
 
 /// How long a requester waits for a whole batch, whatever happens: longer than any daemon waits
@@ -47,12 +47,23 @@ impl Tokens {
         state_dir: &Path,
         events: Sender<Event>,
     ) -> Result<Self, HsmError> {
+        Self::open_admitted(specs, state_dir, events, None)
+    }
+
+    /// As [`Self::open`], and each time that a token was opened, `admission` says by its data objects
+    /// whether it may be used. One that may not is looked at again later, as one that can't be opened.
+    pub fn open_admitted(
+        specs: Vec<TokenSpec>,
+        state_dir: &Path,
+        events: Sender<Event>,
+        admission: Option<Admission>,
+    ) -> Result<Self, HsmError> {
         for (at, spec) in specs.iter().enumerate() {
             check_spec(spec, &specs[..at])?;
         }
         let token = |(index, spec)| Arc::new(Token::new(index, spec, state_dir));
         let tokens = specs.into_iter().enumerate().map(token).collect();
-        let shared = Arc::new(Shared::new(tokens, events));
+        let shared = Arc::new(Shared::new(tokens, events, admission));
         watch::spawn(Arc::clone(&shared))
             .map_err(|e| HsmError::Unavailable(format!("can't start a thread: {e}")))?;
         Ok(Self { shared })
