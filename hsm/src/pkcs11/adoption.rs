@@ -85,10 +85,7 @@ impl Tokens {
 
 impl Root<'_> {
     /// The pair that is `key`, by the present listing, and its private key object.
-    pub(super) fn pair(
-        &self,
-        key: &KeyId,
-    ) -> Result<Option<(FoundPair, ObjectHandle)>, Trouble> {
+    pub(super) fn pair(&self, key: &KeyId) -> Result<Option<(FoundPair, ObjectHandle)>, Trouble> {
         let not_a_pair = |problem| HsmError::NotAPair { token: self.name(), key: *key, problem };
         let Some((public, private)) = pair(&self.open.index, key).map_err(not_a_pair)? else {
             return Ok(None);
@@ -106,7 +103,7 @@ impl Root<'_> {
 }
 
 /// The public key that an object shows.
-fn shown(object: &Object) -> Option<&PublicKey> {
+pub(super) fn shown(object: &Object) -> Option<&PublicKey> {
     object.public.as_ref()?.as_ref().ok()
 }
 

@@ -67,7 +67,7 @@ impl Tokens {
         let checked = self.check_ksk(auth.operation(), message);
         let spent = auth.spend();
         let result = checked.and_then(|key| {
-            let public = key.known_public()?.clone();
+            let public = self.public_half(&key)?;
             let batch = Batch::new(key.id(), public, true, vec![message.to_vec()]);
             let mut results = self.run(&batch, &key.group);
             results.pop().unwrap_or_else(|| Err(HsmError::Unavailable("no answer".to_owned())))
@@ -89,7 +89,7 @@ impl Tokens {
                 key.role
             )));
         }
-        let public = key.known_public()?;
+        let public = self.public_half(&key)?;
         let start = intended.start(public.algorithm().number(), public.tag(key.role.flags()));
         if message.starts_with(&start) {
             Ok(key)

@@ -1,10 +1,11 @@
-//! Tests of making and destroying keys, on SoftHSM. They are here because outside this crate a key
-//! is made only with leave from the ledger.
+//! Tests of what needs leave from the ledger, on SoftHSM: making, adopting and destroying keys, and what
+//! a KSK signs. They are here because outside this crate nobody can do without that leave.
 
 use std::time::Duration;
 
 use countersign_policy::key::to_hex;
-use countersign_policy::{Algorithm, KeyRole, PublicKey};
+use countersign_policy::ledger::{CdsType, Operation};
+use countersign_policy::{Algorithm, KeyRole, PublicKey, ZoneName};
 use cryptoki::object::{Attribute, AttributeType};
 
 use super::{HsmError, TokenSpec};
@@ -12,7 +13,7 @@ use bed::{Running, Store, zsk};
 
 #[path = "../../tests/pkcs11/bed.rs"]
 #[expect(dead_code, reason = "what the other tests use of it")]
-mod bed;
+pub(super) mod bed;
 
 const LABEL: &str = "cs-00112233-zsk-example.";
 
@@ -163,44 +164,71 @@ fn a_hang_in_making_leaves_the_outcome_open() {
 }
 
 #[test]
-fn foreign_objects_are_never_destroyed() {
-    let store = Store::new("zsk");
-    store.seed("opendnssec-1");
-    let (_state, running) = start(store.spec("zsk-a", "zsk"));
-    let error = running.tokens.unmake("zsk-a", "opendnssec-1".to_owned());
-    assert!(matches!(error, Err(HsmError::NotAuthorised(_))), "{error:?}");
-    assert_eq!(store.other_user().labelled("opendnssec-1").len(), 2);
-}
-
-#[test]
-fn a_ksk_signs_the_intents_bytes_and_no_others() {
+fn an_intents_key_signs_the_intents_bytes_and_no_others() {
     let store = Store::new("zsk");
     let key = store.seed(LABEL);
     let (_state, running) = start(store.spec("zsk-a", "zsk"));
-    let role = KeyRole::Ksk;
-    let expected = super::ExpectedKey { role, ..zsk(&key, LABEL, "zsk") };
-    running.tokens.expect_keys(vec![expected]);
-    let operation = countersign_policy::ledger::Operation::SignDnskey {
-        zone: "example.".parse().expect("name"),
-        keys: [key.id()].into(),
-        signer: key.id(),
-        ttl_s: 3600,
-        inception: 1,
-        expiration: 2,
+    let expected = |role| super::ExpectedKey { role, ..zsk(&key, LABEL, "zsk") };
+    running.tokens.expect_keys(vec![expected(KeyRole::Ksk)]);
+    let zone: ZoneName = "sub.example.".parse().expect("name");
+    let (signer, ttl_s, inception, expiration) = (key.id(), 3600, 1, 2);
+    let of_cds = |rrset| Operation::SignCds {
+        zone: zone.clone(),
+        rrset,
+        signer,
+        ttl_s,
+        inception,
+        expiration,
     };
-    let fields = |covered: u16, ttl: u32, expiration: u32| {
+    let of_dnskey = Operation::SignDnskey {
+        zone: zone.clone(),
+        keys: [key.id()].into(),
+        signer,
+        ttl_s,
+        inception,
+        expiration,
+    };
+    let bytes = |covered: u16, labels: u8, ttl: u32, times: [u32; 2], name: &[u8]| {
         let mut message = covered.to_be_bytes().to_vec();
-        message.extend_from_slice(&[13, 1]);
-        for number in [ttl, expiration, 1] {
+        message.extend_from_slice(&[13, labels]);
+        for number in [ttl, times[1], times[0]] {
             message.extend_from_slice(&number.to_be_bytes());
         }
         message.extend_from_slice(&key.tag(257).to_be_bytes());
-        message.extend_from_slice(b"\x07example\x00");
-        message
+        [&message, name, b"and the records"].concat()
     };
-    assert!(running.tokens.check_ksk(&operation, &fields(48, 3600, 2)).is_ok());
-    for other in [fields(59, 3600, 2), fields(48, 3601, 2), fields(48, 3600, 3), vec![]] {
-        let refused = running.tokens.check_ksk(&operation, &other);
-        assert!(matches!(refused, Err(HsmError::NotAuthorised(_))), "{other:?}");
+    let name = b"\x03sub\x07example\x00";
+    let all = [(48, of_dnskey), (59, of_cds(CdsType::Cds)), (60, of_cds(CdsType::Cdnskey))];
+    for (covered, operation) in &all {
+        let right = bytes(*covered, 2, ttl_s, [inception, expiration], name);
+        assert!(running.tokens.check_ksk(operation, &right).is_ok(), "{operation:?}");
+        let others = [48, 59, 60, 1].into_iter().filter(|other| other != covered);
+        let mut wrong: Vec<Vec<u8>> =
+            others.map(|other| bytes(other, 2, ttl_s, [inception, expiration], name)).collect();
+        wrong.push(bytes(*covered, 1, ttl_s, [inception, expiration], name));
+        wrong.push(bytes(*covered, 2, ttl_s + 1, [inception, expiration], name));
+        wrong.push(bytes(*covered, 2, ttl_s, [inception, expiration + 1], name));
+        wrong.push(bytes(*covered, 2, ttl_s, [inception + 1, expiration], name));
+        wrong.push(bytes(*covered, 2, ttl_s, [inception, expiration], b"\x03sub\x07another\x00"));
+        wrong.push(right[..20].to_vec());
+        wrong.push(Vec::new());
+        for message in wrong {
+            let refused = running.tokens.check_ksk(operation, &message);
+            assert!(matches!(refused, Err(HsmError::NotAuthorised(_))), "{message:?}");
+        }
     }
+    let other = Operation::Destroy {
+        zone,
+        token: "zsk-a".to_owned(),
+        label: LABEL.to_owned(),
+        key: Some(key.id()),
+    };
+    let right = bytes(48, 2, ttl_s, [inception, expiration], name);
+    let refused = running.tokens.check_ksk(&other, &right);
+    assert!(matches!(refused, Err(HsmError::NotAuthorised(_))), "{refused:?}");
+    // A ZSK signs none of the three, whatever the intent says.
+    running.tokens.forget_key(&key.id());
+    running.tokens.expect_keys(vec![expected(KeyRole::Zsk)]);
+    let refused = running.tokens.check_ksk(&all[0].1, &right);
+    assert!(matches!(refused, Err(HsmError::NotAuthorised(_))), "{refused:?}");
 }

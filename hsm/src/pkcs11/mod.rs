@@ -26,6 +26,8 @@ mod audit;
 mod batch;
 mod challenge;
 mod data;
+#[cfg(test)]
+mod destroying;
 mod error;
 mod health;
 mod index;

@@ -106,7 +106,7 @@ impl Tokens {
             },
             None => Doomed { identity: key.into(), label, cka_id: None },
         };
-        self.on_root(token, move |root| root.destroy_key(&doomed))
+        self.on_root(token, move |root| root.destroy_key(doomed))
     }
 }
 
@@ -238,8 +238,15 @@ impl Root<'_> {
 
     /// Destroys the private key objects that prove to be `key`, and then the public ones that are.
     /// Whatever else has the same label or `CKA_ID` stays.
-    fn destroy_key(&mut self, key: &Doomed) -> Ended<()> {
-        let doomed = self.relist(false).map_err(Trouble::from).and_then(|()| self.doomed(key));
+    fn destroy_key(&mut self, mut key: Doomed) -> Ended<()> {
+        let doomed = self.relist(false).map_err(Trouble::from).and_then(|()| {
+            let shown = self.open.index.of_key(&key.identity.id()).find_map(adoption::shown);
+            if let Some(public) = shown {
+                // Kept for the look afterwards, when nothing shows it any more.
+                key.identity = public.clone().into();
+            }
+            self.doomed(&key)
+        });
         let doomed = match doomed {
             Ok(doomed) => doomed,
             Err(trouble) => return self.ended(Err(trouble)),
@@ -249,7 +256,7 @@ impl Root<'_> {
             .try_for_each(|handle| self.destroy_object(handle))
             .and_then(|()| self.relist(false))
             .map_err(Trouble::from)
-            .and_then(|()| match self.doomed(key)?.len() {
+            .and_then(|()| match self.doomed(&key)?.len() {
                 0 => Ok(()),
                 left => Err(Fault::Call(format!("{left} objects of the key are left")).into()),
             });
@@ -262,44 +269,65 @@ impl Root<'_> {
     /// The objects that are `key` for certain, the private ones first.
     fn doomed(&self, key: &Doomed) -> Result<Vec<ObjectHandle>, Trouble> {
         let (id, index) = (key.identity.id(), &self.open.index);
-        let not_a_pair = |problem: &str| HsmError::NotAPair {
-            token: self.name(),
-            key: id,
-            problem: problem.to_owned(),
-        };
-        let claims = index.claims(&id, &key.label, key.cka_id.as_deref());
-        let mut privates: Vec<ObjectHandle> =
-            claims.iter().filter(|o| o.public.is_none()).map(|o| o.handle).collect();
-        privates.extend(adoption::privates_of(index, &id).iter().map(|object| object.handle));
-        privates.sort_by_key(ObjectHandle::handle);
-        privates.dedup();
         let publics: Vec<&Object> = index.of_key(&id).collect();
         if publics.iter().any(|object| is_audit_label(&object.label)) {
-            return Err(not_a_pair("it is an audit key").into());
+            return Err(self.not_a_pair(id, "it is an audit key").into());
         }
-        let shown = publics.first().and_then(|object| object.public.as_ref()?.as_ref().ok());
-        let Some(public) = key.identity.public().or(shown) else {
-            if privates.is_empty() {
-                return Ok(Vec::new());
-            }
-            let problem = "no public key object shows which of the private ones it is. hint: \
-                           destroy them with the token's own tools";
-            return Err(not_a_pair(problem).into());
-        };
+        let mut privates = index.claims(&id, &key.label, key.cka_id.as_deref());
+        privates.retain(|object| object.public.is_none());
+        privates.extend(adoption::privates_of(index, &id));
+        privates.sort_by_key(|object| object.handle.handle());
+        privates.dedup_by_key(|object| object.handle.handle());
         let mut doomed = Vec::new();
         for private in privates {
-            match self.challenge(private, public)? {
-                Finding::Proven(handle) => doomed.push(handle),
-                // Another key under the same name.
-                Finding::Wrong(_) | Finding::Absent => {}
-                Finding::Unproven(reason) => {
-                    let problem = format!("a private key that may be it can't be tried: {reason}");
-                    return Err(not_a_pair(&problem).into());
+            let is_it = match key.identity.public() {
+                Some(public) => self.proves(id, private, public)?,
+                // Nothing is known of it but its hash, and no public key object has that.
+                None if self.is_anothers(id, private)? => false,
+                None => {
+                    let problem = "a private key may be it, and no public key object shows which \
+                                   it is. hint: look at it with the token's own tools";
+                    return Err(self.not_a_pair(id, problem).into());
                 }
+            };
+            if is_it {
+                doomed.push(private.handle);
             }
         }
         doomed.extend(publics.iter().map(|object| object.handle));
         Ok(doomed)
+    }
+
+    /// Whether the private key proves the public key; an error if it can't be told.
+    fn proves(&self, key: KeyId, private: &Object, public: &PublicKey) -> Result<bool, Trouble> {
+        match self.challenge(private.handle, public)? {
+            Finding::Proven(_) => Ok(true),
+            Finding::Wrong(_) | Finding::Absent => Ok(false),
+            Finding::Unproven(reason) => {
+                let problem = format!("a private key that may be it can't be tried: {reason}");
+                Err(self.not_a_pair(key, &problem).into())
+            }
+        }
+    }
+
+    /// Whether the private key proves the public key of another pair than `key`.
+    fn is_anothers(&self, key: KeyId, private: &Object) -> Result<bool, Trouble> {
+        let index = &self.open.index;
+        let beside: Vec<&Object> = if private.id.is_empty() {
+            index.with_label(&private.label).filter(|object| object.id.is_empty()).collect()
+        } else {
+            index.with_id(&private.id).collect()
+        };
+        for public in beside.into_iter().filter_map(adoption::shown) {
+            if public.id() != key && self.proves(key, private, public)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn not_a_pair(&self, key: KeyId, problem: &str) -> HsmError {
+        HsmError::NotAPair { token: self.name(), key, problem: problem.to_owned() }
     }
 
     /// As [`Root::ended`], where a fault leaves open what was done.

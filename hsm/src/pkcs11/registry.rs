@@ -81,17 +81,6 @@ impl ExpectedKey {
     pub fn id(&self) -> KeyId {
         self.identity.id()
     }
-
-    /// Its public half, if that is known; else why nothing can be done with it.
-    pub(super) fn known_public(&self) -> Result<&PublicKey, HsmError> {
-        self.identity.public().ok_or_else(|| {
-            HsmError::Unavailable(format!(
-                "no open token of group `{}` has shown a public key object of key {} yet",
-                self.group,
-                self.id()
-            ))
-        })
-    }
 }
 
 /// What looking at a token told about one key.

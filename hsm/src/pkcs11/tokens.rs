@@ -197,12 +197,26 @@ impl Tokens {
                 "DNSKEY, CDS, CDNSKEY and CSYNC are not signed with a zone's messages".to_owned(),
             ));
         }
-        let public = match expected.known_public() {
-            Ok(public) => public.clone(),
+        let public = match self.public_half(&expected) {
+            Ok(public) => public,
             Err(error) => return refuse(error),
         };
         let batch = Batch::new(*key, public, false, messages);
         self.run(&batch, &expected.group)
+    }
+
+    /// The public half of a key that is to sign, or why it can't sign.
+    pub(super) fn public_half(&self, key: &ExpectedKey) -> Result<PublicKey, HsmError> {
+        if let Some(public) = key.identity.public() {
+            return Ok(public.clone());
+        }
+        // A conflict says more than that it is not known.
+        self.shared.keys().holders(&key.id(), |token| self.shared.name(token))?;
+        Err(HsmError::Unavailable(format!(
+            "no open token of group `{}` has shown a public key object of key {} yet",
+            key.group,
+            key.id()
+        )))
     }
 
     /// Lets every thread end and waits for them, at most so long; whether all did. To be called before

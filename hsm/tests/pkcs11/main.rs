@@ -4,6 +4,7 @@
 
 #![cfg(feature = "keeper")]
 
+mod adoption;
 mod audit;
 mod bed;
 mod conflicts;
