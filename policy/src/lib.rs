@@ -17,6 +17,7 @@ pub mod rule;
 pub mod signing;
 pub mod ssh;
 pub mod statement;
+pub mod text;
 pub mod tree;
 pub mod words;
 

@@ -1,11 +1,25 @@
 //! Statements: a motion with everything that bounds it, in one canonical text. The text is what
-//! is shown, what is signed, and what is run (invariant 5).
+//! is shown, what is signed, and what is run (invariant 5). And the texts about a statement: an
+//! officer's verdict, the proposer's withdrawal; and the freeze, which needs none. Their grammar is
+//! that of [`crate::text`].
+
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::key::to_hex;
 use crate::motion::Motion;
 use crate::officer::PersonName;
-use crate::tree::{Hash, TreeHead};
+use crate::text::{
+    Reader, TextError, Writer, escape_sentence, parts, time_text, unescape_sentence,
+};
+use crate::tree::{Hash, HashError, TreeHead};
+use crate::words::words;
+
+mod motion;
+#[cfg(test)]
+mod tests;
 
 /// Octets of a statement's text: a motion about [`crate::motion::ZONES_MAX`] zones of long names, or a
 /// change of a full roster, fits.
@@ -18,6 +32,21 @@ pub const WINDOW_S_MAX: u64 = 31 * 86_400;
 pub const AHEAD_S_MAX: u64 = 92 * 86_400;
 /// From not-after to finish-by: a path is no longer than a signature may be valid.
 pub const PATH_S_MAX: u64 = 92 * 86_400;
+/// Octets of a reason: a line on a terminal.
+pub const REASON_BYTES_MAX: usize = 120;
+/// A freeze is sent when it is signed, or brought from another machine within the day.
+pub const FREEZE_S_MAX: u64 = 86_400;
+/// Octets of the lines that a verdict has in front of its statement: a kind, a person's name, a tree
+/// head, each with the name of its line.
+const VERDICT_HEAD_BYTES_MAX: usize = 256;
+/// Octets of a withdrawal or a freeze: seven lines, of which a zone name of escapes is the longest.
+const SMALL_BYTES_MAX: usize = 4096;
+
+const STATEMENT: &str = "countersign statement v1";
+const APPROVAL: &str = "countersign approval v1";
+const DENIAL: &str = "countersign denial v1";
+const WITHDRAWAL: &str = "countersign withdrawal v1";
+const FREEZE: &str = "countersign freeze v1";
 
 /// SHA-256 of a statement's text: what it is called. People use its first 8 hexadecimal digits, or the
 /// whole as words.
@@ -100,7 +129,192 @@ pub struct Freeze {
     pub not_after: u64,
 }
 
-/// Octets of a reason: a line on a terminal.
-pub const REASON_BYTES_MAX: usize = 120;
-/// A freeze is sent when it is signed, or brought from another machine within the day.
-pub const FREEZE_S_MAX: u64 = 86_400;
+impl StatementHash {
+    /// The first 8 hexadecimal digits: what people call it.
+    pub fn short(&self) -> String {
+        to_hex(&self.0.0[..4])
+    }
+
+    /// The whole hash as PGP words, to be compared by voice.
+    pub fn words(&self) -> String {
+        words(&self.0.0)
+    }
+}
+
+impl fmt::Display for StatementHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for StatementHash {
+    type Err = HashError;
+
+    fn from_str(text: &str) -> Result<Self, HashError> {
+        text.parse().map(Self)
+    }
+}
+
+impl Statement {
+    /// The one text of it.
+    pub fn to_text(&self) -> String {
+        let mut writer = Writer::new(STATEMENT);
+        writer.field("appliance", self.appliance);
+        writer.field("checkpoint", self.checkpoint);
+        writer.field("depends", self.depends);
+        writer.field("proposer", &self.proposer);
+        motion::write(&mut writer, &self.motion);
+        writer.field("nonce", to_hex(&self.nonce));
+        writer.field("not-before", time_text(self.not_before));
+        writer.field("not-after", time_text(self.not_after));
+        writer.field("finish-by", time_text(self.finish_by));
+        writer.finish()
+    }
+
+    /// Reads the text: what is returned has this text and no other.
+    pub fn parse(text: &str) -> Result<Self, TextError> {
+        let mut reader = Reader::new(text, TEXT_BYTES_MAX)?;
+        let statement = Self::read(&mut reader)?;
+        reader.finish(&statement.to_text())?;
+        Ok(statement)
+    }
+
+    /// SHA-256 of the text.
+    pub fn hash(&self) -> StatementHash {
+        StatementHash(Hash::of(self.to_text().as_bytes()))
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, TextError> {
+        reader.head(&[STATEMENT])?;
+        Ok(Self {
+            appliance: reader.field("appliance")?.parse()?,
+            checkpoint: reader.field("checkpoint")?.parse()?,
+            depends: reader.field("depends")?.parse()?,
+            proposer: reader.field("proposer")?.parse()?,
+            motion: motion::read(reader)?,
+            nonce: reader.field("nonce")?.octets()?,
+            not_before: reader.field("not-before")?.time()?,
+            not_after: reader.field("not-after")?.time()?,
+            finish_by: reader.field("finish-by")?.time()?,
+        })
+    }
+}
+
+impl Verb {
+    /// As people read it: `approve` or `deny`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Deny => "deny",
+        }
+    }
+
+    const fn head(self) -> &'static str {
+        match self {
+            Self::Approve => APPROVAL,
+            Self::Deny => DENIAL,
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Verdict {
+    /// The one text of it: three lines, then the statement's text as it is.
+    pub fn to_text(&self) -> String {
+        let mut writer = Writer::new(self.verb.head());
+        writer.field("officer", &self.officer);
+        writer.field("checkpoint", self.checkpoint);
+        writer.append(&self.statement.to_text());
+        writer.finish()
+    }
+
+    /// Reads the text: what is returned has this text and no other.
+    pub fn parse(text: &str) -> Result<Self, TextError> {
+        let mut reader = Reader::new(text, VERDICT_HEAD_BYTES_MAX + TEXT_BYTES_MAX)?;
+        let head = reader.head(&[APPROVAL, DENIAL])?;
+        let verdict = Self {
+            verb: if head == 0 { Verb::Approve } else { Verb::Deny },
+            officer: reader.field("officer")?.parse()?,
+            checkpoint: reader.field("checkpoint")?.parse()?,
+            statement: Statement::read(&mut reader)?,
+        };
+        reader.finish(&verdict.to_text())?;
+        Ok(verdict)
+    }
+}
+
+impl Withdrawal {
+    /// The one text of it.
+    pub fn to_text(&self) -> String {
+        let mut writer = Writer::new(WITHDRAWAL);
+        writer.field("appliance", self.appliance);
+        writer.field("officer", &self.officer);
+        writer.field("statement", self.statement);
+        writer.finish()
+    }
+
+    /// Reads the text: what is returned has this text and no other.
+    pub fn parse(text: &str) -> Result<Self, TextError> {
+        let mut reader = Reader::new(text, SMALL_BYTES_MAX)?;
+        reader.head(&[WITHDRAWAL])?;
+        let withdrawal = Self {
+            appliance: reader.field("appliance")?.parse()?,
+            officer: reader.field("officer")?.parse()?,
+            statement: reader.field("statement")?.parse()?,
+        };
+        reader.finish(&withdrawal.to_text())?;
+        Ok(withdrawal)
+    }
+}
+
+impl Freeze {
+    /// The one text of it. A reason that is none ([`is_reason`]) makes a text that is refused.
+    pub fn to_text(&self) -> String {
+        let mut writer = Writer::new(FREEZE);
+        writer.field("appliance", self.appliance);
+        writer.field("officer", &self.officer);
+        writer.field("scope", parts::scope_text(&self.scope));
+        writer.field("reason", escape_sentence(&self.reason));
+        writer.field("nonce", to_hex(&self.nonce));
+        writer.field("not-after", time_text(self.not_after));
+        writer.finish()
+    }
+
+    /// Reads the text: what is returned has this text and no other.
+    pub fn parse(text: &str) -> Result<Self, TextError> {
+        let mut reader = Reader::new(text, SMALL_BYTES_MAX)?;
+        reader.head(&[FREEZE])?;
+        let appliance = reader.field("appliance")?.parse()?;
+        let officer = reader.field("officer")?.parse()?;
+        let scope = parts::read_scope(reader.field("scope")?)?;
+        let reason = reader.field("reason")?;
+        let expected = format!(
+            "1 to {REASON_BYTES_MAX} printable ASCII characters, no space at either end, `%` as `%25`"
+        );
+        let sentence = unescape_sentence(reason.value).filter(|reason| is_reason(reason));
+        let freeze = Self {
+            appliance,
+            officer,
+            scope,
+            reason: sentence.ok_or_else(|| reason.unexpected(expected))?,
+            nonce: reader.field("nonce")?.octets()?,
+            not_after: reader.field("not-after")?.time()?,
+        };
+        reader.finish(&freeze.to_text())?;
+        Ok(freeze)
+    }
+}
+
+/// Whether a text can be the reason of a freeze: 1 to [`REASON_BYTES_MAX`] printable ASCII
+/// characters, without a space at either end.
+pub fn is_reason(text: &str) -> bool {
+    (1..=REASON_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|b| matches!(b, b' '..=b'~'))
+        && !text.starts_with(' ')
+        && !text.ends_with(' ')
+}
