@@ -67,7 +67,7 @@ fn sorted(
                 Err(Fault::SignedByPrimary)
             }
             rtype if rtype.is_signers_own() => Ok(false),
-            Rtype::CDS | Rtype::CDNSKEY | Rtype::CSYNC => Err(Fault::SpeaksToParent),
+            rtype if rtype.speaks_to_parent() => Err(Fault::SpeaksToParent),
             // It digests the zone as the primary had it, which is not the one that goes out.
             Rtype::ZONEMD => Ok(!name::equal(owner, apex.as_wire())),
             _ => Ok(true),

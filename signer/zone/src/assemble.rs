@@ -10,6 +10,7 @@ use crate::plan::PlannedZone;
 use crate::rtype::Rtype;
 use crate::signed::SignedZone;
 use crate::tbs::{Signer, push_rrsig_prefix};
+use crate::terms::Duty;
 
 /// Signatures that do not fit what was planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,17 +44,31 @@ pub enum AssembleError {
     Packed(#[from] PackedError),
 }
 
+/// The signatures that a planned version lacked: the RRSIGs' signature fields.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signatures {
+    /// In the order of [`PlannedZone::tasks`].
+    pub zone: Vec<Vec<u8>>,
+    /// In that of [`PlannedZone::dnskey_orders`].
+    pub dnskey: Vec<Vec<u8>>,
+    /// In that of [`PlannedZone::cds_orders`].
+    pub cds: Vec<Vec<u8>>,
+}
+
+impl Signatures {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.zone.len() + self.dnskey.len() + self.cds.len()
+    }
+}
+
 impl PlannedZone {
-    /// Puts the signatures in place: `zone_signatures` in the order of [`tasks`](Self::tasks),
-    /// `dnskey_signatures` in that of [`dnskey_orders`](Self::dnskey_orders).
-    pub fn assemble(
-        self,
-        zone_signatures: Vec<Vec<u8>>,
-        dnskey_signatures: Vec<Vec<u8>>,
-    ) -> Result<SignedZone, AssembleError> {
-        let mut zone = Made::new("the zone", &self.zone, &self.signers.zone, zone_signatures)?;
-        let mut dnskey =
-            Made::new("DNSKEY", &self.dnskey, &self.signers.dnskey, dnskey_signatures)?;
+    /// Puts the signatures in place.
+    pub fn assemble(self, signatures: Signatures) -> Result<SignedZone, AssembleError> {
+        let Self { signers, terms, .. } = &self;
+        let mut zone = Made::new("the zone", &self.zone, &signers.zone, signatures.zone)?;
+        let mut dnskey = Made::new("DNSKEY", &self.dnskey, &signers.ksk, signatures.dnskey)?;
+        let mut cds = Made::new("CDS and CDNSKEY", &self.cds, &signers.ksk, signatures.cds)?;
         let mut builder = Builder::new();
         let mut rrsigs: Vec<Vec<u8>> = Vec::new();
         let mut position = 0;
@@ -61,12 +76,18 @@ impl PlannedZone {
             builder.owner(node.owner())?;
             for rrset in node.rrsets() {
                 rrsigs.clear();
-                let made = if rrset.rtype() == Rtype::DNSKEY { &mut dnskey } else { &mut zone };
+                let duty = Duty::of(rrset.rtype());
+                let made = match duty {
+                    Duty::Zone => &mut zone,
+                    Duty::Dnskey => &mut dnskey,
+                    Duty::Cds => &mut cds,
+                };
+                let validity = terms.of(duty).validity;
                 while let Some((signer, signature)) = made.next_for(position) {
                     check_length(&rrset, signer, &signature)?;
                     let prefix_len = 18 + self.apex.as_wire().len();
                     let mut rrsig = Vec::with_capacity(prefix_len + signature.len());
-                    push_rrsig_prefix(&mut rrsig, &rrset, signer, self.validity, &self.apex);
+                    push_rrsig_prefix(&mut rrsig, &rrset, signer, validity, &self.apex);
                     rrsig.extend_from_slice(&signature);
                     rrsigs.push(rrsig);
                 }

@@ -1,9 +1,10 @@
 //! The signed zone without its new signatures: the primary's records with the new serial, the
-//! DNSKEY RRset, the chain of denial, signatures that are kept, and a list of those to make.
+//! DNSKEY RRset, CDS and CDNSKEY, the chain of denial, signatures that are kept, and a list of those to make.
 
 use countersign_policy::signing::Denial;
 
 use crate::admitted::AdmittedZone;
+use crate::cds::CdsSet;
 use crate::cuts::{Standing, standings};
 use crate::nsec;
 use crate::nsec3::{self, Nsec3};
@@ -13,13 +14,15 @@ use crate::plan::PlanError;
 use crate::reuse::Previous;
 use crate::rtype::Rtype;
 use crate::tbs::Signer;
+use crate::terms::Duty;
 
 /// A signature to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Missing {
     /// Position of the RRset among all RRsets of the zone, in order.
     pub(crate) rrset: usize,
-    /// Position of the key: among the zone's signers, or those of DNSKEY for that RRset.
+    /// Position of the key: among the zone's signers, or among those of DNSKEY for that RRset, CDS
+    /// and CDNSKEY.
     pub(crate) signer: usize,
 }
 
@@ -30,6 +33,8 @@ pub(crate) struct Composed {
     pub(crate) zone: Vec<Missing>,
     /// Signatures over DNSKEY to be made.
     pub(crate) dnskey: Vec<Missing>,
+    /// Signatures over CDS and CDNSKEY to be made.
+    pub(crate) cds: Vec<(Rtype, Missing)>,
     /// Signatures that are kept.
     pub(crate) reused: usize,
 }
@@ -44,7 +49,17 @@ struct Made {
 /// The keys, by what they sign.
 pub(crate) struct Signers {
     pub(crate) zone: Vec<Signer>,
-    pub(crate) dnskey: Vec<Signer>,
+    /// Of DNSKEY, CDS and CDNSKEY.
+    pub(crate) ksk: Vec<Signer>,
+}
+
+impl Signers {
+    pub(crate) fn of(&self, duty: Duty) -> &[Signer] {
+        match duty {
+            Duty::Zone => &self.zone,
+            Duty::Dnskey | Duty::Cds => &self.ksk,
+        }
+    }
 }
 
 /// Composes the next version.
@@ -62,17 +77,14 @@ pub(crate) fn compose<'a>(
     let soa = old_soa.rdatas().next().and_then(|rdata| with_serial(rdata, serial));
     let soa = soa.ok_or_else(no_soa)?;
     let denial_ttl_s = denial_ttl_s(old_soa.ttl_s(), &soa);
-    let mut at_apex = vec![dnskey_rrset(params)];
+    let mut at_apex = made_at_apex(params, denial_ttl_s);
+    let types: Vec<Rtype> = at_apex.iter().map(|made| made.rtype).collect();
+    let zone = &admitted.records;
     let (mut nsec, nsec3) = match params.policy.denial {
-        Denial::Nsec => (Some(nsec::Chain::new(&admitted.records, apex, apex_node.owner())), None),
+        Denial::Nsec => (Some(nsec::Chain::new(zone, apex, apex_node.owner(), &types)), None),
         denial => {
-            at_apex.push(Made {
-                rtype: Rtype::NSEC3PARAM,
-                ttl_s: denial_ttl_s,
-                rdatas: vec![nsec3::NSEC3PARAM.to_vec()],
-            });
             let opt_out = denial == Denial::Nsec3OptOut;
-            (None, Some(nsec3::Chain::new(&admitted.records, apex, opt_out)?))
+            (None, Some(nsec3::Chain::new(zone, apex, opt_out, &types)?))
         }
     };
     let mut links = nsec3.iter().flat_map(|chain| chain.records(apex_node.owner())).peekable();
@@ -101,11 +113,23 @@ pub(crate) fn compose<'a>(
     Ok(composer.finish()?)
 }
 
-/// The DNSKEY RRset, in canonical order.
-fn dnskey_rrset(params: &ZoneParams) -> Made {
-    let mut rdatas: Vec<Vec<u8>> = params.keys.iter().map(ZoneKey::dnskey_rdata).collect();
-    rdatas.sort();
-    Made { rtype: Rtype::DNSKEY, ttl_s: params.policy.dnskey_ttl_s, rdatas }
+/// What the apex gets besides the primary's RRsets and NSEC, each in canonical order. CDS and
+/// CDNSKEY have the TTL of DNSKEY: they speak of the same keys.
+fn made_at_apex(params: &ZoneParams, denial_ttl_s: u32) -> Vec<Made> {
+    let ttl_s = params.policy.dnskey_ttl_s;
+    let keys: Vec<Vec<u8>> = params.keys.iter().map(ZoneKey::dnskey_rdata).collect();
+    let mut made = vec![Made { rtype: Rtype::DNSKEY, ttl_s, rdatas: keys }];
+    if params.policy.denial != Denial::Nsec {
+        let rdatas = vec![nsec3::NSEC3PARAM.to_vec()];
+        made.push(Made { rtype: Rtype::NSEC3PARAM, ttl_s: denial_ttl_s, rdatas });
+    }
+    for (rtype, rdatas) in params.cds.iter().flat_map(CdsSet::rrsets) {
+        made.push(Made { rtype, ttl_s, rdatas: rdatas.to_vec() });
+    }
+    for rrset in &mut made {
+        rrset.rdatas.sort(); // none of these types holds a name: octets as they are (RFC 4034 §6.3)
+    }
+    made
 }
 
 /// SOA RDATA with another serial: the first of the five fields that end it.
@@ -130,6 +154,7 @@ struct Composer<'a> {
     rrsets: usize,
     zone: Vec<Missing>,
     dnskey: Vec<Missing>,
+    cds: Vec<(Rtype, Missing)>,
     reused: usize,
 }
 
@@ -143,6 +168,7 @@ impl<'a> Composer<'a> {
             rrsets: 0,
             zone: Vec::new(),
             dnskey: Vec::new(),
+            cds: Vec::new(),
             reused: 0,
         }
     }
@@ -207,14 +233,18 @@ impl<'a> Composer<'a> {
             let before = before
                 .and_then(|node| node.rrset(rtype))
                 .filter(|before| before.ttl_s() == ttl_s && before.rdatas().eq(rdatas.clone()));
-            let (signers, missing) = match rtype {
-                Rtype::DNSKEY => (&self.signers.dnskey, &mut self.dnskey),
-                _ => (&self.signers.zone, &mut self.zone),
-            };
-            for (at, signer) in signers.iter().enumerate() {
-                match before.and_then(|before| self.previous.signature(&before, signer)) {
-                    Some(rrsig) => kept.push(rrsig),
-                    None => missing.push(Missing { rrset: self.rrsets, signer: at }),
+            let duty = Duty::of(rtype);
+            for (at, signer) in self.signers.of(duty).iter().enumerate() {
+                let old = before.and_then(|before| self.previous.signature(&before, signer));
+                if let Some(rrsig) = old {
+                    kept.push(rrsig);
+                    continue;
+                }
+                let missing = Missing { rrset: self.rrsets, signer: at };
+                match duty {
+                    Duty::Zone => self.zone.push(missing),
+                    Duty::Dnskey => self.dnskey.push(missing),
+                    Duty::Cds => self.cds.push((rtype, missing)),
                 }
             }
         }
@@ -228,6 +258,7 @@ impl<'a> Composer<'a> {
             records: self.builder.finish()?,
             zone: self.zone,
             dnskey: self.dnskey,
+            cds: self.cds,
             reused: self.reused,
         })
     }

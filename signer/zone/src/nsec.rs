@@ -13,12 +13,21 @@ pub(crate) struct Chain<'a> {
     /// One name ahead of the caller.
     ahead: Standings<'a>,
     apex: &'a [u8],
+    /// What the signer adds at the apex, the types of every signed name included.
+    made_at_apex: Vec<Rtype>,
 }
 
 impl<'a> Chain<'a> {
-    /// The chain of `records`, whose apex node spells its owner `apex`.
-    pub(crate) fn new(records: &'a Packed, zone: &ZoneName, apex: &'a [u8]) -> Self {
-        let mut chain = Self { ahead: standings(records, zone), apex };
+    /// The chain of `records`, whose apex node spells its owner `apex` and gets RRsets of the
+    /// types `made_at_apex` besides RRSIG and NSEC.
+    pub(crate) fn new(
+        records: &'a Packed,
+        zone: &ZoneName,
+        apex: &'a [u8],
+        made_at_apex: &[Rtype],
+    ) -> Self {
+        let made_at_apex = [made_at_apex, &[Rtype::RRSIG, Rtype::NSEC]].concat();
+        let mut chain = Self { ahead: standings(records, zone), apex, made_at_apex };
         chain.advance();
         chain
     }
@@ -37,7 +46,7 @@ impl<'a> Chain<'a> {
         // below 'A').
         let mut rdata = self.advance().to_ascii_lowercase();
         let made: &[Rtype] = match standing {
-            Standing::Apex => &[Rtype::RRSIG, Rtype::NSEC, Rtype::DNSKEY],
+            Standing::Apex => &self.made_at_apex,
             _ => &[Rtype::RRSIG, Rtype::NSEC],
         };
         push_bitmap(&types_at(node, standing, made), &mut rdata);
@@ -64,7 +73,7 @@ mod tests {
         ]);
         let apex = "example.".parse().expect("name");
         let owner = wire("example.");
-        let mut chain = Chain::new(zone.records(), &apex, &owner);
+        let mut chain = Chain::new(zone.records(), &apex, &owner, &[Rtype::DNSKEY]);
         let mut found = Vec::new();
         for (node, standing) in standings(zone.records(), &apex) {
             if standing != Standing::Hidden {

@@ -49,11 +49,14 @@ struct Link<'a> {
 impl<'a> Chain<'a> {
     /// Hashes every name of the zone that a chain names, empty non-terminals included; with
     /// opt-out neither insecure delegations nor the empty non-terminals that lead to nothing else.
+    /// The apex gets RRsets of the types `made_at_apex` besides RRSIG.
     pub(crate) fn new(
         records: &'a Packed,
         apex: &ZoneName,
         opt_out: bool,
+        made_at_apex: &[Rtype],
     ) -> Result<Self, Collision> {
+        let made_at_apex = [made_at_apex, &[Rtype::RRSIG]].concat();
         let apex_key_len = name::sort_key(apex.as_wire()).len();
         let mut chain = Self { links: Vec::new(), bitmaps: Vec::new(), opt_out };
         // Sort key of the last name in the chain; what is above it is in the chain already.
@@ -63,7 +66,7 @@ impl<'a> Chain<'a> {
                 Standing::Hidden => continue,
                 Standing::InsecureDelegation if opt_out => continue,
                 Standing::InsecureDelegation => &[],
-                Standing::Apex => &[Rtype::RRSIG, Rtype::DNSKEY, Rtype::NSEC3PARAM],
+                Standing::Apex => &made_at_apex,
                 Standing::Authoritative | Standing::SecureDelegation => &[Rtype::RRSIG],
             };
             let (mut key, mut owner) = (node.key(), node.owner());
@@ -213,7 +216,8 @@ mod tests {
             ("safe.example.", 60, Rtype::DS, [&[0, 1, 13, 2][..], &[7; 32]].concat()),
         ]);
         let apex = "example.".parse().expect("name");
-        let chain = Chain::new(zone.records(), &apex, opt_out).expect("no collision");
+        let chain = Chain::new(zone.records(), &apex, opt_out, &[Rtype::DNSKEY, Rtype::NSEC3PARAM])
+            .expect("no collision");
         let mut found: Vec<(Vec<u8>, String, String)> = chain
             .links
             .iter()
@@ -296,7 +300,8 @@ mod tests {
     fn the_chain_closes_in_canonical_order() {
         let zone = admitted(vec![("a.b.example.", 60, Rtype::A, vec![1; 4])]);
         let apex = "example.".parse().expect("name");
-        let chain = Chain::new(zone.records(), &apex, true).expect("no collision");
+        let chain = Chain::new(zone.records(), &apex, true, &[Rtype::DNSKEY, Rtype::NSEC3PARAM])
+            .expect("no collision");
         let records: Vec<_> = chain.records(&wire("Example.")).collect();
         assert_eq!(records.len(), 3);
         assert!(records.is_sorted_by(|a, b| a.key < b.key));

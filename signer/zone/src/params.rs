@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use countersign_policy::{Algorithm, KeyRole, PublicKey, SigningPolicy, ZoneName};
 
+use crate::cds::CdsSet;
+
 /// One key of the DNSKEY RRset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZoneKey {
@@ -34,6 +36,11 @@ pub struct ZoneParams {
     pub policy: SigningPolicy,
     /// The keys of its DNSKEY RRset.
     pub keys: Vec<ZoneKey>,
+    /// When the approval of this DNSKEY RRset ends, seconds since 1970, where it has an end: no
+    /// signature over the RRset lasts longer.
+    pub dnskey_until: Option<u64>,
+    /// What it says to its parent, if anything.
+    pub cds: Option<CdsSet>,
 }
 
 impl ZoneParams {

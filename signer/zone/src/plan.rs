@@ -1,7 +1,7 @@
 //! Planning: what a version of a zone will hold, which of the previous version's signatures it
 //! keeps, and what is to be signed. Nothing here signs.
 //!
-//! Every authoritative RRset is signed by every zone-signing key, and the DNSKEY RRset by every
+//! Every authoritative RRset is signed by every zone-signing key, and DNSKEY, CDS and CDNSKEY by every
 //! key-signing key, so that each algorithm of the DNSKEY RRset signs everything (RFC 4035 §2.2).
 
 use std::collections::BTreeSet;
@@ -11,12 +11,15 @@ use countersign_policy::signing::Denial;
 use countersign_policy::{Algorithm, KeyId, ZoneName};
 
 use crate::admitted::AdmittedZone;
+use crate::cds::CdsError;
 use crate::compose::{Composed, Missing, Signers, compose};
 use crate::nsec3::{self, Collision};
 use crate::packed::{Packed, PackedError, Rrset};
 use crate::params::ZoneParams;
 use crate::reuse::Previous;
-use crate::tbs::{Signer, Validity, to_be_signed};
+use crate::rtype::Rtype;
+use crate::tbs::{Signer, to_be_signed};
+use crate::terms::{Duty, Terms};
 use crate::verify::VerifiedZone;
 
 /// Keys of one DNSKEY RRset: a KSK and a ZSK of two algorithms, each being rolled, are eight.
@@ -50,6 +53,19 @@ pub enum PlanError {
     /// Two keys with one tag, revoked form included.
     #[error("keys {0} and {1} share a key tag, or would if revoked; replace one of them")]
     TagsCollide(KeyId, KeyId),
+    /// The approval of the DNSKEY RRset has ended.
+    #[error(
+        "the approval of the DNSKEY RRset ended at {until_s} s since 1970, and it is {now_s}; propose the next with `countersign propose sign-dnskey-set`"
+    )]
+    DnskeyOver {
+        /// When it ended.
+        until_s: u64,
+        /// The time.
+        now_s: u64,
+    },
+    /// CDS and CDNSKEY that must not be published. The zone can be planned without them.
+    #[error("CDS and CDNSKEY: {0}")]
+    Cds(#[from] CdsError),
     /// NSEC3 owners do not fit below the apex.
     #[error(
         "the name {0} is too long for NSEC3: a hash of 32 characters must fit before it; use NSEC"
@@ -99,6 +115,21 @@ pub struct DnskeyOrder {
     pub expiration: u32,
 }
 
+/// One signature over the CDS or the CDNSKEY RRset, whose octets the keeper builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CdsOrder {
+    /// CDS or CDNSKEY.
+    pub rtype: Rtype,
+    /// The key that signs: a KSK or CSK.
+    pub signer: KeyId,
+    /// TTL of the RRset.
+    pub ttl_s: u32,
+    /// Seconds since 1970 modulo 2^32.
+    pub inception: u32,
+    /// The same.
+    pub expiration: u32,
+}
+
 /// A version of a zone that lacks some of its signatures.
 pub struct PlannedZone {
     pub(crate) apex: ZoneName,
@@ -106,10 +137,12 @@ pub struct PlannedZone {
     /// Records, and the signatures that are kept.
     pub(crate) records: Packed,
     pub(crate) signers: Signers,
-    pub(crate) validity: Validity,
+    pub(crate) terms: Terms,
     pub(crate) zone: Vec<Missing>,
     pub(crate) dnskey: Vec<Missing>,
-    orders: Vec<DnskeyOrder>,
+    pub(crate) cds: Vec<Missing>,
+    dnskey_orders: Vec<DnskeyOrder>,
+    cds_orders: Vec<CdsOrder>,
     reused: usize,
 }
 
@@ -134,27 +167,60 @@ fn plan_over(
     now_s: u64,
 ) -> Result<PlannedZone, PlanError> {
     check_params(admitted, params)?;
+    check_approvals(params, now_s)?;
     let signers = signers(params);
-    let policy = &params.policy;
-    // Modulo 2^32, as RFC 4034 §3.1.5 reads these fields.
-    let validity = Validity {
-        inception: now_s.saturating_sub(policy.inception_offset_s.into()) as u32,
-        expiration: now_s.saturating_add(policy.validity_s.into()) as u32,
-    };
-    let before = Previous::new(previous, &params.apex, policy, now_s);
-    let Composed { records, zone, dnskey, reused } =
+    let terms = Terms::new(params, now_s);
+    let before = Previous::new(previous, &params.apex, terms, now_s);
+    let Composed { records, zone, dnskey, cds, reused } =
         compose(admitted, before, params, &signers, serial)?;
+    Ok(PlannedZone {
+        apex: params.apex.clone(),
+        serial,
+        records,
+        dnskey_orders: dnskey_orders(params, &signers, &terms, &dnskey),
+        cds_orders: cds_orders(params, &signers, &terms, &cds),
+        signers,
+        terms,
+        zone,
+        dnskey,
+        cds: cds.into_iter().map(|(_, missing)| missing).collect(),
+        reused,
+    })
+}
+
+fn dnskey_orders(
+    params: &ZoneParams,
+    signers: &Signers,
+    terms: &Terms,
+    missing: &[Missing],
+) -> Vec<DnskeyOrder> {
     let keys: BTreeSet<KeyId> = params.keys.iter().map(|key| key.public.id()).collect();
+    let validity = terms.of(Duty::Dnskey).validity;
     let order = |missing: &Missing| DnskeyOrder {
         keys: keys.clone(),
-        signer: signers.dnskey[missing.signer].id,
-        ttl_s: policy.dnskey_ttl_s,
+        signer: signers.ksk[missing.signer].id,
+        ttl_s: params.policy.dnskey_ttl_s,
         inception: validity.inception,
         expiration: validity.expiration,
     };
-    let orders = dnskey.iter().map(order).collect();
-    let apex = params.apex.clone();
-    Ok(PlannedZone { apex, serial, records, signers, validity, zone, dnskey, orders, reused })
+    missing.iter().map(order).collect()
+}
+
+fn cds_orders(
+    params: &ZoneParams,
+    signers: &Signers,
+    terms: &Terms,
+    missing: &[(Rtype, Missing)],
+) -> Vec<CdsOrder> {
+    let validity = terms.of(Duty::Cds).validity;
+    let order = |(rtype, missing): &(Rtype, Missing)| CdsOrder {
+        rtype: *rtype,
+        signer: signers.ksk[missing.signer].id,
+        ttl_s: params.policy.dnskey_ttl_s,
+        inception: validity.inception,
+        expiration: validity.expiration,
+    };
+    missing.iter().map(order).collect()
 }
 
 fn check_params(admitted: &AdmittedZone, params: &ZoneParams) -> Result<(), PlanError> {
@@ -194,11 +260,18 @@ fn check_params(admitted: &AdmittedZone, params: &ZoneParams) -> Result<(), Plan
     Ok(())
 }
 
+fn check_approvals(params: &ZoneParams, now_s: u64) -> Result<(), PlanError> {
+    if let Some(until_s) = params.dnskey_until.filter(|until_s| *until_s <= now_s) {
+        return Err(PlanError::DnskeyOver { until_s, now_s });
+    }
+    params.cds.as_ref().map_or(Ok(()), |cds| Ok(cds.check(params, now_s)?))
+}
+
 fn signers(params: &ZoneParams) -> Signers {
     let keys = params.keys.iter();
     Signers {
         zone: keys.clone().filter(|key| key.role.signs_zone()).map(Signer::new).collect(),
-        dnskey: keys.filter(|key| key.role.signs_dnskey()).map(Signer::new).collect(),
+        ksk: keys.filter(|key| key.role.signs_dnskey()).map(Signer::new).collect(),
     }
 }
 
@@ -221,7 +294,13 @@ impl PlannedZone {
 
     /// What the keeper is to sign over DNSKEY; empty where all those signatures are kept.
     pub fn dnskey_orders(&self) -> &[DnskeyOrder] {
-        &self.orders
+        &self.dnskey_orders
+    }
+
+    /// What the keeper is to sign over CDS and CDNSKEY; empty where there are none, or all those
+    /// signatures are kept.
+    pub fn cds_orders(&self) -> &[CdsOrder] {
+        &self.cds_orders
     }
 
     /// How many signatures are kept.
@@ -244,9 +323,9 @@ impl Iterator for Tasks<'_> {
     fn next(&mut self) -> Option<Task> {
         let missing = self.missing.next()?;
         let rrset = self.rrsets.at(missing.rrset)?;
-        let PlannedZone { apex, signers, validity, .. } = self.planned;
-        let signer = &signers.zone[missing.signer];
-        Some(Task { key: signer.id, tbs: to_be_signed(&rrset, signer, *validity, apex) })
+        let PlannedZone { apex, signers, terms, .. } = self.planned;
+        let (signer, validity) = (&signers.zone[missing.signer], terms.of(Duty::Zone).validity);
+        Some(Task { key: signer.id, tbs: to_be_signed(&rrset, signer, validity, apex) })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

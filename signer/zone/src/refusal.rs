@@ -136,7 +136,7 @@ pub enum Fault {
     SignedByPrimary,
     /// CDS, CDNSKEY, CSYNC.
     #[error(
-        "the primary sent a record that speaks to the parent, which no key here signs; remove it at the primary"
+        "the primary sent a record that speaks to the parent; remove it at the primary. CDS and CDNSKEY are made here, once officers approve them (`countersign propose publish-cds`)"
     )]
     SpeaksToParent,
     /// Should not happen: the pages could not be built.

@@ -1,14 +1,14 @@
 //! Which signatures of the previous version serve for the next one: those over the same records,
-//! by a key that is still published, with enough time left, and valid for no longer than the policy
-//! allows.
+//! by a key that is still published, and as good as a new one (see `terms`).
 
 use std::iter::Peekable;
 
-use countersign_policy::{SigningPolicy, ZoneName};
+use countersign_policy::ZoneName;
 
 use crate::packed::{Iter, Node, Packed, Rrset};
 use crate::rtype::Rtype;
 use crate::tbs::Signer;
+use crate::terms::{Duty, Terms};
 
 /// The previous version, walked alongside the next one.
 pub(crate) struct Previous<'a> {
@@ -21,16 +21,14 @@ pub(crate) struct Previous<'a> {
 struct Rule<'a> {
     apex: &'a ZoneName,
     now: u32,
-    refresh_s: u32,
-    /// From inception to expiration, at most.
-    lifetime_s_max: u32,
+    terms: Terms,
 }
 
 impl<'a> Previous<'a> {
     pub(crate) fn new(
         previous: Option<&'a Packed>,
         apex: &'a ZoneName,
-        policy: &SigningPolicy,
+        terms: Terms,
         now_s: u64,
     ) -> Self {
         let node = previous.and_then(|records| records.node(apex.as_wire()));
@@ -41,8 +39,7 @@ impl<'a> Previous<'a> {
             rule: Rule {
                 apex,
                 now: now_s as u32, // modulo 2^32, as RRSIG times are
-                refresh_s: policy.refresh_s,
-                lifetime_s_max: policy.validity_s.saturating_add(policy.inception_offset_s),
+                terms,
             },
         }
     }
@@ -56,14 +53,15 @@ impl<'a> Previous<'a> {
 
     /// The signature over `rrset` by `signer` that can stay.
     pub(crate) fn signature(&self, rrset: &Rrset<'a>, signer: &Signer) -> Option<&'a [u8]> {
-        self.dnskeys
-            .contains(&signer.dnskey.as_slice())
-            .then(|| rrset.rrsigs().find(|rrsig| self.rule.allows(rrsig, signer)))?
+        self.dnskeys.contains(&signer.dnskey.as_slice()).then(|| {
+            let duty = Duty::of(rrset.rtype());
+            rrset.rrsigs().find(|rrsig| self.rule.allows(rrsig, signer, duty))
+        })?
     }
 }
 
 impl Rule<'_> {
-    fn allows(&self, rrsig: &[u8], signer: &Signer) -> bool {
+    fn allows(&self, rrsig: &[u8], signer: &Signer, duty: Duty) -> bool {
         let Some((fields, rest)) = rrsig.split_first_chunk::<18>() else { return false };
         let u32_at = |at: usize| {
             u32::from_be_bytes([fields[at], fields[at + 1], fields[at + 2], fields[at + 3]])
@@ -74,11 +72,6 @@ impl Rule<'_> {
             && rest.len() == apex.len() + signer.signature_len
             && rest.starts_with(apex);
         let (expiration, inception) = (u32_at(8), u32_at(12));
-        // Serial number arithmetic (RFC 4034 §3.1.5): negative is past, or not yet.
-        let left = expiration.wrapping_sub(self.now).cast_signed();
-        let age = self.now.wrapping_sub(inception).cast_signed();
-        let lasts = u32::try_from(left).is_ok_and(|left| left > self.refresh_s);
-        let allowed = expiration.wrapping_sub(inception) <= self.lifetime_s_max;
-        by_signer && lasts && allowed && age >= 0
+        by_signer && self.terms.of(duty).keeps(inception, expiration, self.now)
     }
 }

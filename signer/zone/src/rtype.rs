@@ -109,6 +109,17 @@ impl Rtype {
         matches!(self.0, 0 | 41 | 128..=255)
     }
 
+    /// Types that speak to the parent: CDS, CDNSKEY, CSYNC. None is taken from a primary.
+    pub const fn speaks_to_parent(self) -> bool {
+        matches!(self, Self::CDS | Self::CDNSKEY | Self::CSYNC)
+    }
+
+    /// Types that a KSK or CSK signs and a ZSK does not: DNSKEY, CDS, CDNSKEY (RFC 7344 §4.1 wants
+    /// the latter two signed by a key that the parent has a DS of).
+    pub const fn is_signed_by_ksk(self) -> bool {
+        matches!(self, Self::DNSKEY | Self::CDS | Self::CDNSKEY)
+    }
+
     /// Types that a signer makes itself: DNSKEY, RRSIG, NSEC, NSEC3, NSEC3PARAM.
     pub const fn is_signers_own(self) -> bool {
         matches!(self, Self::DNSKEY | Self::RRSIG | Self::NSEC | Self::NSEC3 | Self::NSEC3PARAM)

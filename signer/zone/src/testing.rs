@@ -84,5 +84,7 @@ pub(crate) fn params(denial: Denial) -> ZoneParams {
             key(KeyRole::Ksk, Algorithm::Ed25519, 1),
             key(KeyRole::Zsk, Algorithm::Ed25519, 2),
         ],
+        dnskey_until: None,
+        cds: None,
     }
 }

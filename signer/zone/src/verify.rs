@@ -2,8 +2,8 @@
 //! made, besides [`crate::stored`], which makes one again from a file of its own.
 //!
 //! It checks, in this order: that the zone holds exactly what was admitted; that the DNSKEY RRset
-//! is exactly the keys to be published; that the chain of denial is closed and complete; and, on
-//! several threads, every signature of every RRset against that DNSKEY RRset. One fault anywhere
+//! is exactly the keys to be published, CDS and CDNSKEY exactly what was approved; that the chain of
+//! denial is closed and complete; and, on several threads, every signature of every RRset against that DNSKEY RRset. One fault anywhere
 //! fails the whole.
 //!
 //! Nothing here is shared with the code that signs but the data itself ([`Packed`], [`Rtype`]):
@@ -12,6 +12,7 @@
 //! would agree.
 
 mod canonical;
+mod cds;
 mod content;
 mod denial;
 pub mod failure;
@@ -29,9 +30,11 @@ use countersign_policy::{KeyId, ZoneName};
 
 pub use failure::{Failure, Owner, Place, RrsigField, Types};
 use keys::VerifyingKey;
-use signatures::{Rules, Tally, Times};
+pub use signatures::Expirations;
+use signatures::{Limit, Rules, Tally, Times};
 
 use crate::admitted::AdmittedZone;
+use crate::cds::CDS_VALIDITY_S_MAX;
 use crate::packed::{Packed, Rrset};
 use crate::params::ZoneParams;
 use crate::rtype::Rtype;
@@ -71,7 +74,12 @@ impl VerifiedZone {
     /// When its first signature expires: an RRSIG time, seconds since 1970 modulo 2^32.
     pub fn earliest_expiration(&self) -> u32 {
         // A zone without a signature is never verified.
-        self.tally.earliest_expiration.unwrap_or(0)
+        self.tally.expirations.first().unwrap_or(0)
+    }
+
+    /// The same by what is signed.
+    pub fn expirations(&self) -> Expirations {
+        self.tally.expirations
     }
 
     /// How many signatures each key made.
@@ -98,7 +106,7 @@ impl VerifiedZone {
             .collect::<Result<_, _>>()
             .ok()?;
         let tally = signatures::count(&records, &keys);
-        if found != serial || tally.earliest_expiration.is_none() {
+        if found != serial || tally.expirations.first().is_none() {
             return None;
         }
         let digest = root(&apex, serial, records.pages().iter().map(|page| page.as_bytes()));
@@ -151,21 +159,36 @@ pub fn verify(
         return Err(Failure::WrongSerial { place, found: serial, planned: admitted.serial() });
     }
     let keys = keys::of_params(&records, params)?;
+    cds::of_params(&records, params, &keys)?;
     let kind = match params.policy.denial {
         Denial::Nsec => denial::Kind::Nsec,
         Denial::Nsec3 => denial::Kind::Nsec3 { opt_out: false },
         Denial::Nsec3OptOut => denial::Kind::Nsec3 { opt_out: true },
     };
     denial::check(&records, name, kind)?;
-    let times = Times {
-        // RRSIG times are modulo 2^32.
-        now: now_s as u32,
-        allowed_s: params.policy.validity_s.saturating_add(params.policy.inception_offset_s),
-    };
+    let times = times(params, now_s);
     let rules = Rules { apex: name, keys: &keys, times: Some(times) };
     let tally = signatures::check(&records, &rules, threads)?;
     let digest = root(&apex, serial, records.pages().iter().map(|page| page.as_bytes()));
     Ok(VerifiedZone { apex, serial, records, tally, digest })
+}
+
+/// What the times of signatures are held to.
+fn times(params: &ZoneParams, now_s: u64) -> Times {
+    let policy = &params.policy;
+    let limit = |validity_s: u32, until_s| Limit {
+        allowed_s: validity_s.saturating_add(policy.inception_offset_s),
+        until_s,
+    };
+    Times {
+        now_s,
+        zone: limit(policy.validity_s, None),
+        dnskey: limit(policy.validity_s, params.dnskey_until),
+        cds: params.cds.as_ref().map_or(Limit::NONE, |set| {
+            let validity_s = policy.validity_s.min(set.validity_s).min(CDS_VALIDITY_S_MAX);
+            limit(validity_s, Some(set.until_s))
+        }),
+    }
 }
 
 /// Verifies again a version that is up already, from its own DNSKEY RRset: chain and signatures
@@ -175,9 +198,10 @@ pub fn re_verify(zone: &VerifiedZone, now_s: u64, threads: NonZeroUsize) -> Resu
     let records = &zone.records;
     content::check_owners(records, apex)?;
     let keys = keys::of_zone(records, apex)?;
+    cds::check_places(records, apex)?;
     denial::check(records, apex, denial::Kind::shown_by(records, apex))?;
     signatures::check(records, &Rules { apex, keys: &keys, times: None }, threads)?;
     // How long a signature may last is the policy's say, which may have changed since.
-    let times = Times { now: now_s as u32, allowed_s: u32::MAX };
+    let times = Times { now_s, zone: Limit::NONE, dnskey: Limit::NONE, cds: Limit::NONE };
     signatures::check_all_times(records, times)
 }

@@ -9,6 +9,7 @@ use countersign_policy::signing::Denial;
 use countersign_zone::{Packed, Rtype, VerifiedZone, plan, verify};
 use proptest::prelude::*;
 
+use support::cds::any_says;
 use support::{NOW_S, SERIAL, Setup, THREADS, admitted, zones};
 
 /// Owner, type, TTL and RDATA of every record, in order.
@@ -45,7 +46,7 @@ fn check(
     let now_s = NOW_S + later_s;
     let planned = plan(&zone, Some(&first), &setup.params, SERIAL + 1, now_s).expect("planned");
     let kept = planned.reused();
-    let made = planned.tasks().len() + planned.dnskey_orders().len();
+    let made = planned.tasks().len() + planned.dnskey_orders().len() + planned.cds_orders().len();
     let second = verify(setup.complete(planned), &zone, &setup.params, now_s, THREADS)
         .expect("a version that keeps signatures verifies");
     let anew = plan(&zone, None, &setup.params, SERIAL + 1, now_s).expect("planned");
@@ -71,6 +72,7 @@ proptest! {
         new in zones::any_zone(0..4),
         denial in any_denial(),
         two_algorithms in any::<bool>(),
+        says in any_says(),
         later_s in prop::sample::select(vec![0_u64, 86_400, 7 * 86_400 - 1, 7 * 86_400, 30 * 86_400]),
     ) {
         let algorithms: &[Algorithm] = if two_algorithms {
@@ -78,7 +80,7 @@ proptest! {
         } else {
             &[Algorithm::Ed25519]
         };
-        let setup = Setup::of_algorithms(algorithms, denial);
+        let setup = Setup::of_algorithms(algorithms, denial).says(&says, NOW_S + 60 * 86_400);
         let (then, next) = ([common.clone(), gone].concat(), [common, new].concat());
         let (kept, made) = check(&setup, &then, &next, later_s);
         prop_assert!(made >= algorithms.len(), "the SOA is new at least");

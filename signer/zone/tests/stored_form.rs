@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use support::{NOW_S, Setup, THREADS, admitted, zones};
 
 fn verified(records: &[zones::Record], split: KeySplit, denial: Denial) -> VerifiedZone {
-    Setup::new(Algorithm::Ed25519, split, denial).verified(&admitted(records), NOW_S)
+    Setup::new(Algorithm::Ed25519, split, denial).saying_all().verified(&admitted(records), NOW_S)
 }
 
 fn small() -> VerifiedZone {
@@ -36,6 +36,8 @@ proptest! {
         prop_assert_eq!(resumed.records(), zone.records());
         prop_assert_eq!((resumed.apex(), resumed.serial()), (zone.apex(), zone.serial()));
         prop_assert_eq!(resumed.earliest_expiration(), zone.earliest_expiration());
+        prop_assert_eq!(resumed.expirations(), zone.expirations());
+        prop_assert_eq!(zone.expirations().cds, Some(NOW_S as u32 + 3 * 86_400));
         prop_assert_eq!(resumed.signatures_by_key(), zone.signatures_by_key());
         prop_assert_eq!(resumed.digest(), zone.digest());
         prop_assert_eq!(re_verify(&resumed, NOW_S, THREADS), Ok(()));

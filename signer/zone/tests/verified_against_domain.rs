@@ -9,12 +9,13 @@ use countersign_zone::Packed;
 use domain::base::cmp::CanonicalOrd as _;
 use proptest::prelude::*;
 
+use support::cds::{DAY_S, Says, any_says};
 use support::{NOW_S, Setup, admitted, oracle, zones};
 
 fn check(setup: &Setup, records: &[zones::Record]) {
     let admitted = admitted(records);
     let zone = setup.verified(&admitted, NOW_S);
-    let expected = oracle::chain(admitted.records(), setup.params.policy.denial);
+    let expected = oracle::chain(admitted.records(), &setup.params);
     assert_eq!(oracle::chain_of(zone.records()), expected);
     names_are_in_order(zone.records());
     for rrset in zone.records().iter().flat_map(|node| node.rrsets()) {
@@ -39,9 +40,15 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
     #[test]
-    fn random_zones_agree(records in zones::any_zone(0..24), denial in any_denial(), csk in any::<bool>()) {
+    fn random_zones_agree(
+        records in zones::any_zone(0..24),
+        denial in any_denial(),
+        csk in any::<bool>(),
+        says in any_says(),
+    ) {
         let split = if csk { KeySplit::Csk } else { KeySplit::KskZsk };
-        check(&Setup::new(Algorithm::Ed25519, split, denial), &records);
+        let setup = Setup::new(Algorithm::Ed25519, split, denial).says(&says, NOW_S + DAY_S);
+        check(&setup, &records);
     }
 }
 
@@ -51,14 +58,15 @@ proptest! {
     #[test]
     fn random_zones_agree_in_ecdsa(records in zones::any_zone(0..16), denial in any_denial()) {
         for algorithm in [Algorithm::EcdsaP256Sha256, Algorithm::EcdsaP384Sha384] {
-            check(&Setup::new(algorithm, KeySplit::KskZsk, denial), &records);
+            let setup = Setup::new(algorithm, KeySplit::KskZsk, denial);
+            check(&setup.says(&Says::all(), NOW_S + DAY_S), &records);
         }
     }
 }
 
 #[test]
 fn rsa_agrees() {
-    let setup = Setup::new(Algorithm::RsaSha256, KeySplit::KskZsk, Denial::Nsec3);
+    let setup = Setup::new(Algorithm::RsaSha256, KeySplit::KskZsk, Denial::Nsec3).saying_all();
     check(&setup, &zones::apex_records());
 }
 

@@ -12,6 +12,7 @@ use countersign_zone::{Packed, Rtype};
 use proptest::strategy::{Strategy, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
+use support::cds::{DAY_S, any_says};
 use support::{Setup, admitted, oracle, zones};
 
 /// The tools judge by the wall clock.
@@ -27,7 +28,9 @@ fn check(algorithm: Algorithm, split: KeySplit, denial: Denial, cases: usize) ->
     let mut seen = Seen::default();
     for _ in 0..cases {
         let records = zones::any_zone(0..24).new_tree(&mut runner).expect("a zone").current();
-        seen.look_at(&judge(&Setup::new(algorithm, split, denial), &records));
+        let says = any_says().new_tree(&mut runner).expect("something").current();
+        let setup = Setup::new(algorithm, split, denial).says(&says, wall_clock_s() + DAY_S);
+        seen.look_at(&judge(&setup, &records));
     }
     seen
 }
@@ -60,6 +63,10 @@ impl Seen {
             count("unknown type", node.has(Rtype(65_280)));
             count("unequal case", node.owner().iter().any(u8::is_ascii_uppercase));
             count("odd octets", node.owner().iter().any(|octet| *octet > 0x7f));
+            let at_apex = |rtype| !below_apex && node.has(rtype);
+            count("CDS", at_apex(Rtype::CDS));
+            count("CDNSKEY", at_apex(Rtype::CDNSKEY));
+            count("neither", !below_apex && !node.has(Rtype::CDS) && !node.has(Rtype::CDNSKEY));
             count("large RRset", node.rrset(Rtype::TXT).is_some_and(|rrset| rrset.len() > 4));
         }
     }

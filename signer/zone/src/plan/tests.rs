@@ -1,7 +1,8 @@
 use countersign_policy::KeyRole;
 
 use super::*;
-use crate::assemble::AssembleError;
+use crate::assemble::{AssembleError, Signatures};
+use crate::cds::CdsSet;
 use crate::name::{Shown, tests::wire};
 use crate::rtype::Rtype;
 use crate::signed::SignedZone;
@@ -14,7 +15,8 @@ const DAY: u64 = 86_400;
 fn signed(planned: PlannedZone) -> SignedZone {
     let zone: Vec<Vec<u8>> = (0..planned.tasks().len()).map(|at| vec![at as u8; 64]).collect();
     let dnskey = vec![vec![0xdd; 64]; planned.dnskey_orders().len()];
-    planned.assemble(zone, dnskey).expect("assembled")
+    let cds = vec![vec![0xcd; 64]; planned.cds_orders().len()];
+    planned.assemble(Signatures { zone, dnskey, cds }).expect("assembled")
 }
 
 fn records() -> Vec<Rec> {
@@ -192,7 +194,8 @@ fn signatures_are_made_anew_when_they_must_be() {
 fn signatures_must_fit_what_was_planned() {
     let plan = || plan(&admitted(vec![]), None, &params(Denial::Nsec), 1, NOW).expect("planned");
     let check = |zone: Vec<Vec<u8>>, dnskey: Vec<Vec<u8>>, expect: &str| {
-        let error = plan().assemble(zone, dnskey).expect_err(expect).to_string();
+        let signatures = Signatures { zone, dnskey, cds: vec![] };
+        let error = plan().assemble(signatures).expect_err(expect).to_string();
         assert!(error.contains(expect), "{error}");
     };
     let good = || vec![vec![1; 64]; 3];
@@ -203,7 +206,7 @@ fn signatures_must_fit_what_was_planned() {
     short[1] = vec![];
     check(short, vec![vec![1; 64]], "example. SOA: the signature by key");
     assert!(matches!(
-        plan().assemble(vec![], vec![]),
+        plan().assemble(Signatures::default()),
         Err(AssembleError::Count { found: 0, expected: 3, .. })
     ));
 }
@@ -264,4 +267,132 @@ fn the_root_is_a_zone_like_any_other() {
     let chain = listing(&signed_root(params));
     let nsec3 = chain.iter().filter(|line| line.contains(" NSEC3 60 1"));
     assert_eq!(nsec3.count(), 4, "the root, org., a.root. and the empty root.: {chain:?}");
+}
+
+// ---- What the zone says to its parent
+
+/// `example.`, saying that its KSK is to be trusted.
+fn saying() -> ZoneParams {
+    ZoneParams { cds: Some(crate::cds::tests::set()), ..params(Denial::Nsec) }
+}
+
+fn orders_of(params: &ZoneParams) -> Vec<CdsOrder> {
+    let planned = plan(&admitted(vec![]), None, params, 1, NOW).expect("planned");
+    planned.cds_orders().to_vec()
+}
+
+#[test]
+fn a_zone_speaks_to_its_parent_by_its_ksk() {
+    let params = saying();
+    let planned = plan(&admitted(vec![]), None, &params, 1, NOW).expect("planned");
+    assert_eq!(planned.tasks().len(), 3, "NS, SOA and NSEC alone are the ZSK's");
+    let orders: Vec<(Rtype, KeyId, u32)> =
+        planned.cds_orders().iter().map(|order| (order.rtype, order.signer, order.ttl_s)).collect();
+    let ksk = params.keys[0].public.id();
+    assert_eq!(orders, [(Rtype::CDS, ksk, 3_600), (Rtype::CDNSKEY, ksk, 3_600)]);
+    let zone = signed(planned);
+    assert_eq!(
+        listing(&zone)[3..],
+        ["example. DNSKEY 3600 1", "example. CDS 3600 1", "example. CDNSKEY 3600 1"]
+    );
+    let apex = zone.records().node(&wire("example.")).expect("apex");
+    let nsec: Vec<&[u8]> = apex.rrset(Rtype::NSEC).expect("there").rdatas().collect();
+    // NS, SOA, RRSIG, NSEC, DNSKEY, CDS, CDNSKEY.
+    assert_eq!(nsec[0][9..], [0, 8, 0x22, 0, 0, 0, 0, 0x03, 0x80, 0x18]);
+    let cds = apex.rrset(Rtype::CDS).expect("there");
+    assert!(cds.rdatas().is_sorted());
+    let rrsig = cds.rrsigs().next().expect("one");
+    assert_eq!(rrsig[8..12], planned_expiration(3 * DAY).to_be_bytes());
+}
+
+fn planned_expiration(after_s: u64) -> u32 {
+    (NOW + after_s) as u32
+}
+
+#[test]
+fn what_is_said_to_the_parent_is_signed_for_short() {
+    let check = |change: fn(&mut ZoneParams), expect: u64| {
+        let mut params = saying();
+        change(&mut params);
+        for order in orders_of(&params) {
+            assert_eq!(u64::from(order.inception), NOW - 3_600);
+            assert_eq!(order.expiration, planned_expiration(expect));
+        }
+    };
+    check(|_| {}, 3 * DAY);
+    check(|p| p.policy.validity_s = 2 * 86_400, 2 * DAY);
+    check(|p| p.cds.as_mut().expect("a set").validity_s = 60, 60);
+    check(|p| p.cds.as_mut().expect("a set").validity_s = u32::MAX, 3 * DAY);
+    check(|p| p.cds.as_mut().expect("a set").until_s = NOW + DAY, DAY);
+}
+
+#[test]
+fn what_must_not_be_said_is_told_apart_from_what_can_not_be_planned() {
+    let mut params = saying();
+    params.cds.as_mut().expect("a set").until_s = NOW;
+    let refused = plan(&admitted(vec![]), None, &params, 1, NOW).err().expect("refused");
+    assert_eq!(refused, PlanError::Cds(CdsError::Over { until_s: NOW, now_s: NOW }));
+    params.cds = None;
+    assert!(plan(&admitted(vec![]), None, &params, 1, NOW).is_ok());
+}
+
+#[test]
+fn dnskey_is_signed_until_its_approval_ends() {
+    let mut params = params(Denial::Nsec);
+    params.dnskey_until = Some(NOW + 3 * DAY);
+    let planned = plan(&admitted(vec![]), None, &params, 1, NOW).expect("planned");
+    assert_eq!(planned.dnskey_orders()[0].expiration, planned_expiration(3 * DAY));
+    let tbs = planned.tasks().next().expect("a task").tbs;
+    assert_eq!(tbs[8..12], planned_expiration(14 * DAY).to_be_bytes(), "of DNSKEY alone");
+    params.dnskey_until = Some(NOW);
+    let refused = plan(&admitted(vec![]), None, &params, 1, NOW).err().expect("refused");
+    assert_eq!(refused, PlanError::DnskeyOver { until_s: NOW, now_s: NOW });
+}
+
+/// How many signatures of KSK over CDS and CDNSKEY, KSK over DNSKEY, and ZSK a second version
+/// orders.
+fn check_said_again(
+    change: impl FnOnce(&mut ZoneParams),
+    later_s: u64,
+    expect: (usize, usize, usize),
+) {
+    let mut params = saying();
+    let first = signed(plan(&admitted(vec![]), None, &params, 1, NOW).expect("planned"));
+    change(&mut params);
+    let next = plan_over(&admitted(vec![]), Some(first.records()), &params, 2, NOW + later_s);
+    let next = next.expect("planned");
+    let counts = (next.cds_orders().len(), next.dnskey_orders().len(), next.tasks().len());
+    assert_eq!(counts, expect);
+}
+
+#[test]
+fn signatures_over_cds_are_kept_while_they_fit() {
+    let set = |params: &mut ZoneParams| params.cds.take().expect("a set");
+    let soa = (0, 0, 1);
+    check_said_again(|_| {}, DAY, soa);
+    check_said_again(|_| {}, 36 * 3_600 - 1, soa);
+    check_said_again(|_| {}, 36 * 3_600, (2, 0, 1)); // half of it is over
+    let ends_sooner = |p: &mut ZoneParams| {
+        p.cds = Some(CdsSet { until_s: NOW + 3 * DAY - 1, ..set(p) });
+    };
+    check_said_again(ends_sooner, DAY, (2, 0, 1));
+    // As late as can be: nothing is gained by another.
+    let capped = |p: &mut ZoneParams| p.cds = Some(CdsSet { until_s: NOW + 3 * DAY, ..set(p) });
+    check_said_again(capped, 2 * DAY, soa);
+    // CDNSKEY alone is other than it was; the CDS that is gone takes NSEC along.
+    check_said_again(|p| p.cds = Some(CdsSet { cds: vec![], ..set(p) }), DAY, (0, 0, 2));
+    check_said_again(|p| p.cds = None, DAY, (0, 0, 2));
+    check_said_again(
+        |p| p.cds = Some(CdsSet::delete(NOW + 7 * DAY, 3 * 86_400, 0)),
+        DAY,
+        (2, 0, 1),
+    );
+    // DNSKEY under an approval that ends.
+    check_said_again(|p| p.dnskey_until = Some(NOW + 13 * DAY), DAY, (0, 1, 1));
+    check_said_again(|p| p.dnskey_until = Some(NOW + 14 * DAY), DAY, soa);
+    let long = |p: &mut ZoneParams| {
+        p.dnskey_until = Some(NOW + 14 * DAY);
+        p.cds = Some(CdsSet { until_s: NOW + 30 * DAY, ..set(p) });
+    };
+    check_said_again(long, 7 * DAY, (2, 0, 3));
 }

@@ -85,7 +85,7 @@ fn check_node(
 fn is_made_by_signer(rtype: Rtype, at_apex: bool) -> bool {
     match rtype {
         Rtype::NSEC | Rtype::NSEC3 => true,
-        Rtype::DNSKEY | Rtype::NSEC3PARAM => at_apex,
+        Rtype::DNSKEY | Rtype::NSEC3PARAM | Rtype::CDS | Rtype::CDNSKEY => at_apex,
         _ => false,
     }
 }

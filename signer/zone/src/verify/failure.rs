@@ -151,10 +151,10 @@ pub enum Failure {
         /// Keys that should not.
         foreign: usize,
     },
-    /// The DNSKEY RRset's TTL is not the policy's.
+    /// The TTL of DNSKEY, CDS or CDNSKEY is not the policy's.
     #[error("{place}: TTL is {found}, the policy says {policy}")]
     WrongKeyTtl {
-        /// The DNSKEY RRset.
+        /// The RRset.
         place: Place,
         /// In the zone.
         found: u32,
@@ -178,6 +178,25 @@ pub enum Failure {
         tag: u16,
     },
 
+    // ---- What the zone says to its parent.
+    /// CDS or CDNSKEY are not exactly what was approved.
+    #[error(
+        "{place}: is not exactly what was approved for the parent: {missing} missing, {foreign} foreign"
+    )]
+    WrongCds {
+        /// The RRset.
+        place: Place,
+        /// Records that should be there.
+        missing: usize,
+        /// Records that should not.
+        foreign: usize,
+    },
+    /// A parent that took the RRset would cut the zone off.
+    #[error(
+        "{0}: names no key that signs the DNSKEY RRset, or mixes the delete form with others: a parent that took it would make the zone bogus (RFC 7344 §4.1, RFC 8078 §4)"
+    )]
+    CdsBreaks(Place),
+
     // ---- Signatures.
     /// No RRSIG by an algorithm of the DNSKEY RRset.
     #[error(
@@ -189,10 +208,10 @@ pub enum Failure {
         /// The algorithm's number.
         algorithm: u8,
     },
-    /// The DNSKEY RRset lacks a signature by one of its KSKs or CSKs.
+    /// DNSKEY, CDS or CDNSKEY lacks a signature by one of the KSKs or CSKs.
     #[error("{place}: not signed by the key {key}")]
     NotSignedBy {
-        /// The DNSKEY RRset.
+        /// The RRset.
         place: Place,
         /// The key.
         key: KeyId,
@@ -284,6 +303,20 @@ pub enum Failure {
         found_s: u32,
         /// By policy.
         allowed_s: u32,
+    },
+    /// Lasts longer than the approval of what it covers.
+    #[error(
+        "{place}: signature (tag {tag}) expires at {expiration}, after the approval of the RRset, which ends at {until_s}"
+    )]
+    ValidPast {
+        /// The RRset.
+        place: Place,
+        /// The RRSIG's key tag.
+        tag: u16,
+        /// RRSIG time, seconds since 1970 modulo 2^32.
+        expiration: u32,
+        /// Seconds since 1970.
+        until_s: u64,
     },
 
     // ---- Denial of existence.

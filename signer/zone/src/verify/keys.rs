@@ -109,7 +109,9 @@ pub(super) struct VerifyingKey {
     pub(super) algorithm: u8,
     /// RFC 4034 appendix B.
     pub(super) tag: u16,
-    /// May sign the DNSKEY RRset.
+    /// Its DNSKEY RDATA.
+    pub(super) dnskey: Box<[u8]>,
+    /// May sign DNSKEY, CDS and CDNSKEY.
     pub(super) signs_dnskey: bool,
     /// May sign the rest of the zone.
     pub(super) signs_zone: bool,
@@ -138,6 +140,7 @@ impl VerifyingKey {
             id: public.id(),
             algorithm: algorithm.number(),
             tag: tag_of(rdata),
+            dnskey: rdata.into(),
             signs_dnskey: flags & FLAG_SEP != 0,
             // A SEP key may be a CSK; whoever knows the roles says so.
             signs_zone: true,
@@ -177,7 +180,7 @@ fn rsa_parts(key: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// RFC 4034 appendix B: the RDATA as 16-bit words, summed with end-around carry once.
-fn tag_of(rdata: &[u8]) -> u16 {
+pub(super) fn tag_of(rdata: &[u8]) -> u16 {
     let sum: u64 = rdata
         .chunks(2)
         .map(|pair| u64::from(pair[0]) * 256 + pair.get(1).map_or(0, |low| u64::from(*low)))

@@ -24,40 +24,100 @@ pub(super) struct Rules<'a> {
     pub(super) times: Option<Times>,
 }
 
-/// RRSIG times are seconds since 1970 modulo 2^32 (RFC 4034 §3.1.5).
+/// What times are judged by: the time, and how long a signature may last, by what it covers.
 #[derive(Clone, Copy)]
 pub(super) struct Times {
-    pub(super) now: u32,
+    pub(super) now_s: u64,
+    pub(super) zone: Limit,
+    pub(super) dnskey: Limit,
+    pub(super) cds: Limit,
+}
+
+/// How long a signature may last.
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
     /// From inception to expiration, at most.
     pub(super) allowed_s: u32,
+    /// No longer than this, seconds since 1970.
+    pub(super) until_s: Option<u64>,
+}
+
+impl Limit {
+    pub(super) const NONE: Self = Self { allowed_s: u32::MAX, until_s: None };
+}
+
+impl Times {
+    fn limit(&self, rtype: Rtype) -> Limit {
+        match rtype {
+            Rtype::DNSKEY => self.dnskey,
+            Rtype::CDS | Rtype::CDNSKEY => self.cds,
+            _ => self.zone,
+        }
+    }
+}
+
+/// When signatures expire first, by what they cover: RRSIG times, seconds since 1970 modulo 2^32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Expirations {
+    /// Everything but the following.
+    pub zone: Option<u32>,
+    /// The DNSKEY RRset.
+    pub dnskey: Option<u32>,
+    /// CDS and CDNSKEY.
+    pub cds: Option<u32>,
+}
+
+impl Expirations {
+    /// The first of all.
+    pub fn first(&self) -> Option<u32> {
+        let mut first = None;
+        for expiration in [self.zone, self.dnskey, self.cds].into_iter().flatten() {
+            Self::see(&mut first, expiration);
+        }
+        first
+    }
+
+    fn see(slot: &mut Option<u32>, expiration: u32) {
+        if slot.is_none_or(|earliest| precedes(expiration, earliest)) {
+            *slot = Some(expiration);
+        }
+    }
+
+    fn of(&mut self, rtype: Rtype) -> &mut Option<u32> {
+        match rtype {
+            Rtype::DNSKEY => &mut self.dnskey,
+            Rtype::CDS | Rtype::CDNSKEY => &mut self.cds,
+            _ => &mut self.zone,
+        }
+    }
 }
 
 /// What was counted on the way.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Tally {
-    /// The expiration that comes first; `None` where there was no signature.
-    pub(super) earliest_expiration: Option<u32>,
+    pub(super) expirations: Expirations,
     pub(super) by_key: BTreeMap<KeyId, u64>,
 }
 
 impl Tally {
-    fn count(&mut self, key: KeyId, expiration: u32) {
+    fn count(&mut self, key: KeyId, rtype: Rtype, expiration: u32) {
         *self.by_key.entry(key).or_default() += 1;
-        self.see_expiration(expiration);
-    }
-
-    fn see_expiration(&mut self, expiration: u32) {
-        if self.earliest_expiration.is_none_or(|earliest| precedes(expiration, earliest)) {
-            self.earliest_expiration = Some(expiration);
-        }
+        Expirations::see(self.expirations.of(rtype), expiration);
     }
 
     fn merge(&mut self, other: Self) {
         for (key, count) in other.by_key {
             *self.by_key.entry(key).or_default() += count;
         }
-        if let Some(expiration) = other.earliest_expiration {
-            self.see_expiration(expiration);
+        let (ours, theirs) = (&mut self.expirations, other.expirations);
+        for (slot, other) in [
+            (&mut ours.zone, theirs.zone),
+            (&mut ours.dnskey, theirs.dnskey),
+            (&mut ours.cds, theirs.cds),
+        ] {
+            if let Some(expiration) = other {
+                Expirations::see(slot, expiration);
+            }
         }
     }
 }
@@ -160,13 +220,18 @@ fn check_rrset(
             check_times(rrset, &rrsig, times)?;
         }
         signers.push(key);
-        tally.count(key.id, rrsig.expiration);
+        tally.count(key.id, rrset.rtype(), rrsig.expiration);
     }
     check_coverage(rrset, &signers, rules.keys)
 }
 
-/// Everything by each algorithm of the DNSKEY RRset, the DNSKEY RRset by each key that may sign it
-/// as well: a resolver may know the zone by any of them.
+/// Whether a type is for keys to sign that the parent may have a DS of (RFC 7344 §4.1).
+fn wants_entry_point(rtype: Rtype) -> bool {
+    [Rtype::DNSKEY, Rtype::CDS, Rtype::CDNSKEY].contains(&rtype)
+}
+
+/// Everything by each algorithm of the DNSKEY RRset; DNSKEY, CDS and CDNSKEY by each key that may
+/// sign them as well: a resolver, or the parent, may know the zone by any of them.
 fn check_coverage(
     rrset: &Rrset<'_>,
     signers: &[&VerifyingKey],
@@ -175,7 +240,7 @@ fn check_coverage(
     let place = || Place::new(rrset.owner(), rrset.rtype());
     for key in keys {
         let by_key = signers.iter().any(|signer| signer.id == key.id);
-        if rrset.rtype() == Rtype::DNSKEY && key.signs_dnskey && !by_key {
+        if wants_entry_point(rrset.rtype()) && key.signs_dnskey && !by_key {
             return Err(Failure::NotSignedBy { place: place(), key: key.id });
         }
         if !signers.iter().any(|signer| signer.algorithm == key.algorithm) {
@@ -259,7 +324,7 @@ fn signer_of<'k>(
 ) -> Result<&'k VerifyingKey, Failure> {
     let place = Place::new(rrset.owner(), rrset.rtype());
     let may_sign = |key: &VerifyingKey| {
-        if rrset.rtype() == Rtype::DNSKEY { key.signs_dnskey } else { key.signs_zone }
+        if wants_entry_point(rrset.rtype()) { key.signs_dnskey } else { key.signs_zone }
     };
     let Some(key) = rules
         .keys
@@ -294,7 +359,7 @@ pub(super) fn count(records: &Packed, keys: &[VerifyingKey]) -> Tally {
             let made_it =
                 |key: &&VerifyingKey| (key.tag, key.algorithm) == (rrsig.tag, rrsig.algorithm);
             if let Some(key) = keys.iter().find(made_it) {
-                tally.count(key.id, rrsig.expiration);
+                tally.count(key.id, rrset.rtype(), rrsig.expiration);
             }
         }
     }
@@ -303,7 +368,9 @@ pub(super) fn count(records: &Packed, keys: &[VerifyingKey]) -> Tally {
 
 fn check_times(rrset: &Rrset<'_>, rrsig: &Rrsig<'_>, times: Times) -> Result<(), Failure> {
     let place = Place::new(rrset.owner(), rrset.rtype());
-    let (tag, now) = (rrsig.tag, times.now);
+    // RRSIG times are seconds since 1970 modulo 2^32 (RFC 4034 §3.1.5).
+    let (tag, now) = (rrsig.tag, times.now_s as u32);
+    let limit = times.limit(rrset.rtype());
     let (inception, expiration) = (rrsig.inception, rrsig.expiration);
     if precedes(now, inception) {
         return Err(Failure::NotYetValid { place, tag, inception, now });
@@ -312,9 +379,14 @@ fn check_times(rrset: &Rrset<'_>, rrsig: &Rrsig<'_>, times: Times) -> Result<(),
         return Err(Failure::Expired { place, tag, expiration, now });
     }
     let found_s = expiration.wrapping_sub(inception);
-    if found_s > times.allowed_s {
-        let allowed_s = times.allowed_s;
+    if found_s > limit.allowed_s {
+        let allowed_s = limit.allowed_s;
         return Err(Failure::ValidTooLong { place, tag, found_s, allowed_s });
+    }
+    // It has not expired, so this is how long it goes on.
+    let goes_on_s = u64::from(expiration.wrapping_sub(now));
+    if let Some(until_s) = limit.until_s.filter(|end| end.saturating_sub(times.now_s) < goes_on_s) {
+        return Err(Failure::ValidPast { place, tag, expiration, until_s });
     }
     Ok(())
 }
@@ -335,9 +407,16 @@ mod tests {
     #[test]
     fn the_earliest_expiration_is_kept() {
         let mut tally = Tally::default();
-        tally.count(KeyId([1; 32]), 3);
-        tally.merge(Tally { earliest_expiration: Some(u32::MAX), by_key: BTreeMap::new() });
-        assert_eq!(tally.earliest_expiration, Some(u32::MAX));
+        tally.count(KeyId([1; 32]), Rtype::A, 3);
+        let zone = Some(u32::MAX);
+        let expirations = Expirations { zone, dnskey: Some(1), cds: Some(0) };
+        tally.merge(Tally { expirations, by_key: BTreeMap::new() });
+        assert_eq!(tally.expirations, expirations);
+        assert_eq!(tally.expirations.first(), Some(u32::MAX));
+        assert_eq!(
+            Expirations { cds: Some(u32::MAX - 1), ..expirations }.first(),
+            Some(u32::MAX - 1)
+        );
         assert_eq!(tally.by_key[&KeyId([1; 32])], 1);
     }
 }

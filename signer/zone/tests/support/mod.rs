@@ -3,6 +3,7 @@
 
 #![expect(dead_code, reason = "each test binary uses its own part")]
 
+pub mod cds;
 pub mod keys;
 pub mod oracle;
 pub mod tamper;
@@ -14,8 +15,8 @@ use countersign_policy::key::FLAG_REVOKE;
 use countersign_policy::signing::{Denial, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole, SigningPolicy, ZoneName};
 use countersign_zone::{
-    AdmissionParams, AdmittedZone, Bounds, IncomingDnssec, PlannedZone, Receiver, SignedZone,
-    VerifiedZone, ZoneKey, ZoneParams, admit, plan, verify,
+    AdmissionParams, AdmittedZone, Bounds, IncomingDnssec, PlannedZone, Receiver, Signatures,
+    SignedZone, VerifiedZone, ZoneKey, ZoneParams, admit, plan, verify,
 };
 
 use keys::SoftKey;
@@ -98,7 +99,12 @@ impl Setup {
                 key(order.signer).sign(&octets)
             })
             .collect();
-        planned.assemble(zone, dnskey).expect("assembled")
+        let cds = planned
+            .cds_orders()
+            .iter()
+            .map(|order| key(order.signer).sign(&oracle::cds_octets(&self.params, order)))
+            .collect();
+        planned.assemble(Signatures { zone, dnskey, cds }).expect("assembled")
     }
 
     /// Plans, signs and verifies.
@@ -125,7 +131,7 @@ fn params(algorithm: Algorithm, split: KeySplit, denial: Denial, keys: &[SoftKey
     };
     policy.check("test").expect("consistent");
     let keys = keys.iter().map(|key| ZoneKey { role: key.role, public: key.public.clone() });
-    ZoneParams { apex: apex(), policy, keys: keys.collect() }
+    ZoneParams { apex: apex(), policy, keys: keys.collect(), dnskey_until: None, cds: None }
 }
 
 pub fn apex() -> ZoneName {

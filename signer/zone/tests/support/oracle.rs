@@ -9,7 +9,7 @@ use std::process::Command;
 use countersign_policy::key::to_hex;
 use countersign_policy::signing::{Denial, KeySplit};
 use countersign_zone::name::Shown;
-use countersign_zone::{DnskeyOrder, Packed, Rrset, Rtype, ZoneParams};
+use countersign_zone::{CdsOrder, DnskeyOrder, Packed, Rrset, Rtype, ZoneParams};
 use domain::base::cmp::CanonicalOrd;
 use domain::base::iana::{Class, Rtype as DomainRtype, SecurityAlgorithm};
 use domain::base::rdata::ComposeRecordData;
@@ -95,10 +95,29 @@ pub fn validate(records_of_zone: &Packed, rrset: &Rrset<'_>, rrsig_rdata: &[u8])
 
 /// The octets that the keeper would build for a DNSKEY order, built by `domain`.
 pub fn dnskey_octets(params: &ZoneParams, order: &DnskeyOrder) -> Vec<u8> {
+    let rdatas: Vec<Vec<u8>> =
+        params.keys.iter().map(countersign_zone::ZoneKey::dnskey_rdata).collect();
+    // An order over DNSKEY says the same as one over CDS, but for the type.
+    let DnskeyOrder { signer, ttl_s, inception, expiration, .. } = *order;
+    let order = CdsOrder { rtype: Rtype::DNSKEY, signer, ttl_s, inception, expiration };
+    ordered_octets(params, &order, &rdatas)
+}
+
+/// The same for an order over CDS or CDNSKEY.
+pub fn cds_octets(params: &ZoneParams, order: &CdsOrder) -> Vec<u8> {
+    let set = params.cds.as_ref().expect("a set");
+    match order.rtype {
+        Rtype::CDS => ordered_octets(params, order, &set.cds),
+        Rtype::CDNSKEY => ordered_octets(params, order, &set.cdnskey),
+        other => panic!("an order over {other}"),
+    }
+}
+
+fn ordered_octets(params: &ZoneParams, order: &CdsOrder, rdatas: &[Vec<u8>]) -> Vec<u8> {
     let apex = name(params.apex.as_wire());
     let signer = params.keys.iter().find(|key| key.public.id() == order.signer).expect("signer");
     let rrsig = Rrsig::<Vec<u8>, DomainName>::new(
-        DomainRtype::DNSKEY,
+        DomainRtype::from_int(order.rtype.0),
         SecurityAlgorithm::from_int(signer.public.algorithm().number()),
         params.apex.label_count() as u8,
         Ttl::from_secs(order.ttl_s),
@@ -110,10 +129,9 @@ pub fn dnskey_octets(params: &ZoneParams, order: &DnskeyOrder) -> Vec<u8> {
     )
     .expect("short");
     let ttl = Ttl::from_secs(order.ttl_s);
-    let mut records: Vec<DomainRecord> = params
-        .keys
+    let mut records: Vec<DomainRecord> = rdatas
         .iter()
-        .map(|key| data(Rtype::DNSKEY, &key.dnskey_rdata()))
+        .map(|rdata| data(order.rtype, rdata))
         .map(|data| Record::new(apex.clone(), Class::IN, ttl, data))
         .collect();
     let mut octets = Vec::new();
@@ -124,12 +142,20 @@ pub fn dnskey_octets(params: &ZoneParams, order: &DnskeyOrder) -> Vec<u8> {
 /// A chain of denial: owner in lower case, TTL, RDATA in lower case as far as it is a name.
 pub type Chain = BTreeMap<Vec<u8>, (u32, Vec<u8>)>;
 
-/// The chain that `domain` makes for records that are not signed yet.
-pub fn chain(admitted: &Packed, denial: Denial) -> Chain {
+/// The chain that `domain` makes for records that are not signed yet, and what `params` adds to
+/// them.
+pub fn chain(admitted: &Packed, params: &ZoneParams) -> Chain {
+    let denial = params.policy.denial;
     let rrsets = admitted.iter().flat_map(|node| node.rrsets());
     let mut all: Vec<DomainRecord> = rrsets.flat_map(|rrset| records(&rrset)).collect();
-    all.sort_by(CanonicalOrd::canonical_cmp);
     let apex = name(admitted.iter().next().expect("apex").owner());
+    if let Some(set) = &params.cds {
+        let cds = set.cds.iter().map(|rdata| data(Rtype::CDS, rdata));
+        let both = cds.chain(set.cdnskey.iter().map(|rdata| data(Rtype::CDNSKEY, rdata)));
+        let ttl = Ttl::from_secs(params.policy.dnskey_ttl_s);
+        all.extend(both.map(|data| Record::new(apex.clone(), Class::IN, ttl, data)));
+    }
+    all.sort_by(CanonicalOrd::canonical_cmp);
     let iter = RecordsIter::new_from_owned(&all);
     if denial == Denial::Nsec {
         let nsecs = generate_nsecs(&apex, iter, &GenerateNsecConfig::new()).expect("a zone");

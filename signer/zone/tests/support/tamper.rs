@@ -11,6 +11,11 @@ use super::keys::SoftKey;
 use super::zones::{Record, apex_records, record, wire};
 use super::{NOW_S, SERIAL, Setup, THREADS, admitted, apex, oracle};
 
+/// What keys of the secure entry point sign.
+const KSK_SIGNS: [Rtype; 3] = [Rtype::DNSKEY, Rtype::CDS, Rtype::CDNSKEY];
+/// What is signed for three days at most.
+const SHORT: [Rtype; 2] = [Rtype::CDS, Rtype::CDNSKEY];
+
 pub struct Tamper {
     pub setup: Setup,
     pub admitted: AdmittedZone,
@@ -93,7 +98,11 @@ impl Tamper {
             .keys
             .iter()
             .filter(|key| {
-                if rtype == Rtype::DNSKEY { key.role.signs_dnskey() } else { key.role.signs_zone() }
+                if KSK_SIGNS.contains(&rtype) {
+                    key.role.signs_dnskey()
+                } else {
+                    key.role.signs_zone()
+                }
             })
             .map(|key| self.sign(owner, rtype, key, |_| ()))
             .collect();
@@ -135,7 +144,7 @@ impl Tamper {
             algorithm: key.public.algorithm().number(),
             labels: (label_count(owner) - usize::from(is_wildcard(owner))) as u8,
             ttl_s: rrset.ttl_s(),
-            expiration: now + policy.validity_s,
+            expiration: now + if SHORT.contains(&rtype) { 3 * 86_400 } else { policy.validity_s },
             inception: now - policy.inception_offset_s,
             tag: key.public.tag(key.role.flags()),
             signer: apex().as_wire().to_vec(),
