@@ -14,7 +14,7 @@ use countersign_zone::plan::{PlanError, PlannedZone, Task, plan};
 use countersign_zone::receive::{Bounds, CLASS_IN, ReceivedZone, Receiver};
 use countersign_zone::serial::{SerialError, next_serial};
 use countersign_zone::verify::{VerifiedZone, verify};
-use countersign_zone::{AdmittedZone, Rtype, ZoneKey, ZoneParams};
+use countersign_zone::{AdmittedZone, Rtype, Signatures, ZoneKey, ZoneParams};
 
 use super::schedule::{Failure, FailureKind, Params};
 
@@ -69,7 +69,9 @@ impl From<ZoneKeys> for Signing {
         }
         let mut digest = [0; 32];
         digest.copy_from_slice(context.finish().as_ref());
-        let params = ZoneParams { apex: answer.zone, policy: answer.policy, keys };
+        let (dnskey_until, cds) = (None, None);
+        let params =
+            ZoneParams { apex: answer.zone, policy: answer.policy, keys, dnskey_until, cds };
         Self { params, policy_name: answer.policy_name, digest }
     }
 }
@@ -161,19 +163,6 @@ pub(super) fn plan_version(
     })
 }
 
-/// The signatures that a planned version lacks.
-#[derive(Debug)]
-pub(super) struct Signatures {
-    zone: Vec<Vec<u8>>,
-    dnskey: Vec<Vec<u8>>,
-}
-
-impl Signatures {
-    pub fn count(&self) -> usize {
-        self.zone.len() + self.dnskey.len()
-    }
-}
-
 /// Has the keeper make them. `refused` counts those that it did not make.
 pub(super) fn have_signed(
     keeper: &Client,
@@ -202,7 +191,7 @@ pub(super) fn have_signed(
         let window: Vec<Task> = tasks.by_ref().take(WINDOW).collect();
         zone.extend(sign_window(keeper, apex, window, refused)?);
     }
-    Ok(Signatures { zone, dnskey })
+    Ok(Signatures { zone, dnskey, cds: Vec::new() })
 }
 
 /// Signs a window's tasks, by key, and puts the signatures into the tasks' order.
@@ -253,7 +242,7 @@ pub(super) fn finish(
     threads: NonZeroUsize,
 ) -> Result<VerifiedZone, Failure> {
     let signed = planned
-        .assemble(signatures.zone, signatures.dnskey)
+        .assemble(signatures)
         .map_err(|error| Failure::new(FailureKind::Verification, error))?;
     let version = verify(signed, admitted, &signing.params, now_s, threads)
         .map_err(|failure| Failure::new(FailureKind::Verification, failure))?;

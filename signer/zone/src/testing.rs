@@ -1,6 +1,6 @@
 //! Small zones for the tests beside the code.
 
-use countersign_policy::signing::{Denial, KeySplit, SerialPolicy};
+use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole, PublicKey, SigningPolicy};
 
 use crate::admit::{AdmissionParams, IncomingDnssec, admit};
@@ -65,6 +65,7 @@ pub(crate) fn policy(denial: Denial) -> SigningPolicy {
         validity_s: 14 * 86_400,
         refresh_s: 7 * 86_400,
         inception_offset_s: 3_600,
+        approval: DnskeyApproval::Standing,
     }
 }
 

@@ -12,7 +12,7 @@ pub mod zones;
 use std::num::NonZeroUsize;
 
 use countersign_policy::key::FLAG_REVOKE;
-use countersign_policy::signing::{Denial, KeySplit, SerialPolicy};
+use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole, SigningPolicy, ZoneName};
 use countersign_zone::{
     AdmissionParams, AdmittedZone, Bounds, IncomingDnssec, PlannedZone, Receiver, Signatures,
@@ -128,6 +128,7 @@ fn params(algorithm: Algorithm, split: KeySplit, denial: Denial, keys: &[SoftKey
         validity_s: 14 * 86_400,
         refresh_s: 7 * 86_400,
         inception_offset_s: 3_600,
+        approval: DnskeyApproval::Standing,
     };
     policy.check("test").expect("consistent");
     let keys = keys.iter().map(|key| ZoneKey { role: key.role, public: key.public.clone() });
