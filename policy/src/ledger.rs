@@ -11,6 +11,7 @@ use crate::key::{KeyId, KeyRole, PublicKey};
 use crate::name::ZoneName;
 use crate::officer::PersonName;
 use crate::ssh::Signature;
+pub use crate::state::{KeyRecord, LedgerState};
 use crate::statement::{StatementHash, Verb};
 use crate::tree::TreeHead;
 
@@ -245,7 +246,7 @@ pub enum CdsType {
 }
 
 impl CdsType {
-    /// The RRtype's number.
+    /// The number of the type.
     pub const fn number(self) -> u16 {
         match self {
             Self::Cds => 59,

@@ -16,6 +16,7 @@ pub mod permit;
 pub mod rule;
 pub mod signing;
 pub mod ssh;
+pub mod state;
 pub mod statement;
 pub mod text;
 pub mod tree;

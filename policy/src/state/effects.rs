@@ -1,0 +1,180 @@
+//! What a motion does at the line where it begins: all of it that no HSM has to do, at once. What an
+//! HSM has to do becomes steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::LedgerState;
+use super::begin::{Quorum, Running, Step};
+use super::propose::Status;
+use super::zones::{Binding, CDS_VALIDITY_S, CdsContent, CdsGrant, DsGrant, ExplicitSet};
+use crate::ds::{Ds, DsDigest};
+use crate::key::{KeyId, PublicKey};
+use crate::key_state::Stage;
+use crate::motion::{Motion, Scope};
+use crate::name::ZoneName;
+use crate::statement::Statement;
+
+impl LedgerState {
+    /// The only caller holds a [`Quorum`].
+    pub(super) fn commit_begun(
+        &mut self,
+        line: u64,
+        quorum: &Quorum,
+        reveals: BTreeMap<KeyId, PublicKey>,
+    ) {
+        let hash = quorum.statement();
+        let Some(statement) = self.proposal(&hash).map(|p| Arc::clone(&p.statement)) else {
+            return;
+        };
+        for (id, public) in reveals {
+            if let Some(record) = self.keys.record_mut(&id) {
+                record.public = Some(public);
+            }
+        }
+        let steps = self.take_effect(line, &statement);
+        if steps.is_empty() {
+            self.docket.close(hash, line, Status::Begun { line, done: true });
+        } else {
+            self.docket.begin(hash, line);
+            self.running.insert(line, Running { hash, statement, steps });
+        }
+    }
+
+    fn take_effect(&mut self, line: u64, statement: &Statement) -> Vec<Step> {
+        let until = statement.finish_by;
+        match &statement.motion {
+            Motion::ChangeOfficers { .. } | Motion::ChangeRules { .. } => {
+                if let Some(after) = self.law.after(&statement.motion) {
+                    self.law = after;
+                }
+            }
+            Motion::SetPolicy { name, version, policy } => {
+                self.policies.insert(name.clone(), (*version, policy.clone()));
+            }
+            Motion::BindZone { zones, policy } => {
+                for zone in zones {
+                    let binding = Binding { policy: policy.clone(), line };
+                    self.zones.insert(zone.clone(), binding);
+                }
+            }
+            Motion::UnbindZone { zones } => zones.iter().for_each(|zone| self.unbind(zone)),
+            Motion::GenerateKey { zones, role, .. } => {
+                let step = |zone: &ZoneName| Step::Generate { zone: zone.clone(), role: *role };
+                return zones.iter().map(step).collect();
+            }
+            Motion::AdoptKey { zone, role, token, key, .. } => {
+                let (zone, role, token) = (zone.clone(), *role, token.clone());
+                return vec![Step::Adopt { zone, role, token, key: *key }];
+            }
+            Motion::ActivateKey { zone, key } => self.set_stage(zone, key, Stage::Active),
+            Motion::RetireKey { zone, key } => self.retire(zone, key),
+            Motion::DestroyKey { zone, key } => return self.give_up(zone, key),
+            Motion::SignDnskeySet { zone, keys } => {
+                let set = ExplicitSet { keys: keys.clone(), until, begun: line };
+                self.explicit.insert(zone.clone(), set);
+            }
+            Motion::ExportDs { zone, keys, digests } => {
+                self.grant_ds(line, until, zone, keys, digests);
+            }
+            Motion::PublishCds { zone, keys, digests } => {
+                let (keys, digests) = (keys.clone(), digests.clone());
+                self.grant_cds(line, until, zone, CdsContent::Keys { keys, digests });
+            }
+            Motion::DeleteDs { zone } => self.grant_cds(line, until, zone, CdsContent::Delete),
+            Motion::AttachToken { name, identity } => {
+                // Another token under an old name carries no mark yet.
+                self.marked.remove(name);
+                self.tokens.insert(name.clone(), identity.clone());
+            }
+            Motion::ReplaceAuditKey { token, key } => {
+                if let Some(founded) = &mut self.founded {
+                    founded.audit_token.clone_from(token);
+                    founded.audit_key = key.clone();
+                }
+            }
+            Motion::RaiseTimeFloor { to } => self.time.raise(*to),
+            Motion::Thaw { scope } => self.thaw(scope),
+            Motion::NewOrigin { lost, officers, rules } => {
+                self.origin += 1;
+                self.lost.push(*lost);
+                // No version is ever used twice, not even one that is lost.
+                self.law.officers_version = self.law.officers_version.max(*officers);
+                self.law.rules_version = self.law.rules_version.max(*rules);
+            }
+        }
+        Vec::new()
+    }
+
+    fn thaw(&mut self, scope: &Scope) {
+        self.freezes.remove(scope);
+    }
+
+    /// What was approved as a whole is over when its keys change by a later quorum.
+    fn set_stage(&mut self, zone: &ZoneName, key: &KeyId, stage: Stage) {
+        self.explicit.remove(zone);
+        if let Some(record) = self.keys.record_mut(key) {
+            record.stage = stage;
+        }
+    }
+
+    /// A key that leaves the DNSKEY RRset must not be told to the parent any more. What a parent zone
+    /// here may sign stays until a newer export, lest the delegation lose its signature.
+    fn retire(&mut self, zone: &ZoneName, key: &KeyId) {
+        self.set_stage(zone, key, Stage::Retired);
+        if let Some(grant) = self.ds.get_mut(zone)
+            && grant.keys.contains(key)
+        {
+            grant.until = 0;
+        }
+        let names_it = |grant: &CdsGrant| matches!(&grant.content, CdsContent::Keys { keys, .. } if keys.contains(key));
+        if self.cds.get(zone).is_some_and(names_it) {
+            self.cds.remove(zone);
+        }
+    }
+
+    fn unbind(&mut self, zone: &ZoneName) {
+        self.zones.remove(zone);
+        self.explicit.remove(zone);
+        self.ds.remove(zone);
+        self.cds.remove(zone);
+    }
+
+    /// The key is given up; it goes from every token of its group.
+    fn give_up(&mut self, zone: &ZoneName, key: &KeyId) -> Vec<Step> {
+        let Some(record) = self.keys.record_mut(key) else { return Vec::new() };
+        record.stage = Stage::Destroying;
+        let (label, group) = (record.label.clone(), record.group.clone());
+        let step = |token: &str| {
+            let (zone, token, label) = (zone.clone(), token.to_owned(), label.clone());
+            Step::Destroy { zone, token, label, key: *key }
+        };
+        self.tokens_of(&group).map(step).collect()
+    }
+
+    fn grant_ds(
+        &mut self,
+        begun: u64,
+        until: u64,
+        zone: &ZoneName,
+        keys: &BTreeSet<KeyId>,
+        digests: &BTreeSet<DsDigest>,
+    ) {
+        let records = keys.iter().filter_map(|id| self.keys().get(id));
+        let publics = records.filter_map(|key| Some((key.role, key.public.clone()?)));
+        let rdata = publics
+            .flat_map(|(role, public)| {
+                let ds = |digest: &DsDigest| Ds::new(zone, role, &public, *digest).rdata();
+                digests.iter().map(ds).collect::<Vec<_>>()
+            })
+            .collect();
+        let (keys, digests) = (keys.clone(), digests.clone());
+        self.ds.insert(zone.clone(), DsGrant { begun, keys, digests, until, rdata });
+    }
+
+    fn grant_cds(&mut self, begun: u64, until: u64, zone: &ZoneName, content: CdsContent) {
+        let validity_s = self.policy_of(zone).map_or(CDS_VALIDITY_S, |policy| policy.validity_s);
+        let validity_s = validity_s.min(CDS_VALIDITY_S);
+        self.cds.insert(zone.clone(), CdsGrant { begun, content, until, validity_s });
+    }
+}
