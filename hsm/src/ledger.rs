@@ -5,19 +5,29 @@
 //! operation *and* its intent is on the disk. Whoever holds one can use a key once, and what is left
 //! of it is the duty to record how that ended.
 
-use std::collections::VecDeque;
+mod book;
+mod note;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
-use countersign_policy::founding::LabFounding;
 use countersign_policy::ledger::{
     Entry, LINE_BYTES_MAX, LedgerError, LedgerState, Line, Operation, Outcome,
 };
+use countersign_policy::officer::PersonName;
 use countersign_policy::permit::Denied;
+use countersign_policy::ssh::Signature;
+use countersign_policy::state::Quorum;
+use countersign_policy::tree::Hash;
+use countersign_policy::{PublicKey, ZoneName};
+
+use book::Book;
+pub use note::{Note, Signed};
 
 /// The ledger's file in the state directory.
 pub const FILE_NAME: &str = "ledger.jsonl";
@@ -111,21 +121,8 @@ pub struct Ledger {
     /// Apart from the file: who only looks never waits for a disk, so that zones are signed while
     /// one hangs. Changed by the holder of `book` alone.
     state: RwLock<LedgerState>,
-}
-
-#[derive(Debug)]
-struct Book {
-    file: File,
-    directory: File,
-    /// Where each line ends, its newline included.
-    ends: Vec<u64>,
-    /// SHA-256 of line 0, once there is one.
-    first: Option<[u8; 32]>,
-    /// A write failed: what is behind the last good line is cut off before the next.
-    torn: bool,
-    /// Results that could not be written yet; they go first. No intent is taken meanwhile, so there
-    /// are never more than operations were under way when the disk failed.
-    owed: VecDeque<(u64, Entry)>,
+    /// What the system said when a line could last not be written; `None` once one was.
+    problem: Mutex<Option<String>>,
 }
 
 impl Ledger {
@@ -154,14 +151,18 @@ impl Ledger {
             file,
             directory,
             ends: Vec::new(),
-            first: None,
             torn: false,
             owed: VecDeque::new(),
         };
         let mut state = LedgerState::default();
         book.load(&path, &mut state)?;
         book.directory.sync_all().map_err(failed("syncing its directory"))?;
-        Ok(Self { path, book: Mutex::new(book), state: RwLock::new(state) })
+        Ok(Self {
+            path,
+            book: Mutex::new(book),
+            state: RwLock::new(state),
+            problem: Mutex::default(),
+        })
     }
 
     /// Runs `look` on what the ledger amounts to.
@@ -169,9 +170,43 @@ impl Ledger {
         look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes a founding, if it may follow the one in force.
-    pub fn found(&self, founding: LabFounding, now_s: u64) -> Result<u64, WriteError> {
-        self.append(&mut self.book(), Entry::LabFounding { founding }, now_s)
+    /// Writes line 0: the founding, if everyone on its roster signed it.
+    pub fn found(
+        &self,
+        text: String,
+        signatures: BTreeMap<PersonName, Signature>,
+        now_s: u64,
+    ) -> Result<u64, WriteError> {
+        self.append(&mut self.book(), Entry::Founded { text, signatures }, now_s)
+    }
+
+    /// Writes what a person signed. It is judged before the ledger is held: signatures that are none
+    /// cost those who read the state nothing, and those who write to it no turn.
+    pub fn submit(&self, signed: Signed, now_s: u64) -> Result<u64, WriteError> {
+        let entry = Entry::from(signed);
+        let entry = self.read(|state| {
+            let line = Line { seq: state.next_seq(), at: now_s, entry };
+            state.follows(&line).map(|()| line.entry)
+        })?;
+        self.append(&mut self.book(), entry, now_s)
+    }
+
+    /// Begins what a quorum approved, with the public keys that it publishes: once, whoever tries
+    /// at the same time.
+    #[expect(clippy::needless_pass_by_value, reason = "a quorum is used up here")]
+    pub fn begin(
+        &self,
+        quorum: Quorum,
+        reveals: Vec<PublicKey>,
+        now_s: u64,
+    ) -> Result<u64, WriteError> {
+        let statement = quorum.statement();
+        self.append(&mut self.book(), Entry::Begun { statement, reveals }, now_s)
+    }
+
+    /// Writes that DS records are handed out, under the line that approved it.
+    pub fn export(&self, begun: u64, zone: ZoneName, now_s: u64) -> Result<u64, WriteError> {
+        self.append(&mut self.book(), Entry::DsExported { begun, zone }, now_s)
     }
 
     /// Writes a line that neither gives leave nor ends an operation.
@@ -217,10 +252,14 @@ impl Ledger {
         written
     }
 
-    /// How many lines there are, and SHA-256 of the first.
-    pub fn head(&self) -> (u64, [u8; 32]) {
-        let book = self.book();
-        (book.ends.len() as u64, book.first.unwrap_or_default())
+    /// How many lines there are, and the founding's hash once there is one.
+    pub fn head(&self) -> (u64, Option<Hash>) {
+        self.read(|state| (state.next_seq(), state.appliance()))
+    }
+
+    /// Why nothing can be written now, if the last try failed.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The octets of lines from `from` on (the first without its `skip` octets), without newlines:
@@ -251,6 +290,29 @@ impl Ledger {
         Ok((lines, cut))
     }
 
+    /// The line at that position.
+    pub fn line(&self, seq: u64) -> Result<Line, String> {
+        let (lines, _) = self.lines(seq, 0, 1, LINE_BYTES_MAX).map_err(|e| e.to_string())?;
+        let octets = lines.first().ok_or_else(|| format!("there is no line {seq}"))?;
+        Line::from_canonical(seq, octets).map_err(|e| e.to_string())
+    }
+
+    /// The text of the statement that began at that line.
+    pub fn statement_begun_at(&self, begun: u64) -> Result<String, String> {
+        let Entry::Begun { statement, .. } = self.line(begun)?.entry else {
+            return Err("nothing began there".to_owned());
+        };
+        let proposed = self.read(|state| {
+            let open = state.proposal(&statement).map(|proposal| proposal.line);
+            open.or_else(|| state.closed().get(&statement).map(|closed| closed.line))
+        });
+        let proposed = proposed.ok_or("it was not proposed")?;
+        match self.line(proposed)?.entry {
+            Entry::Proposed { statement, .. } => Ok(statement),
+            _ => Err(format!("line {proposed} is no proposal")),
+        }
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -278,7 +340,10 @@ impl Ledger {
         let seq = book.ends.len() as u64;
         let line = Line { seq, at: now_s, entry };
         self.read(|state| state.follows(&line))?;
-        book.write(&line.to_canonical()).map_err(WriteError::Unavailable)?;
+        let written = book.write(&line.to_canonical());
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) =
+            written.as_ref().err().cloned();
+        written.map_err(WriteError::Unavailable)?;
         // The disk has it: the state changes in one step that does not panic.
         self.state.write().unwrap_or_else(PoisonError::into_inner).apply(&line)?;
         Ok(seq)
@@ -286,158 +351,6 @@ impl Ledger {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Lines that neither give leave nor end an operation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
-    /// See [`Entry::Started`].
-    Started {
-        /// Version of the keeper.
-        version: String,
-        /// SHA-256 of its binary, hexadecimal.
-        binary: String,
-        /// SHA-256 of its configuration file, hexadecimal.
-        config: String,
-        /// Path and SHA-256 of each PKCS#11 module.
-        modules: std::collections::BTreeMap<String, String>,
-    },
-    /// See [`Entry::KeyConflict`].
-    KeyConflict {
-        /// The key that was asked for.
-        key: countersign_policy::KeyId,
-        /// The token that answered, by name.
-        token: String,
-        /// What it showed.
-        found: String,
-    },
-    /// See [`Entry::KeyCleared`].
-    KeyCleared {
-        /// The key.
-        key: countersign_policy::KeyId,
-    },
-    /// See [`Entry::ZoneSigned`].
-    ZoneSigned {
-        /// The zone.
-        zone: countersign_policy::ZoneName,
-        /// Its serial.
-        serial: u32,
-        /// Digest of the published version, hexadecimal.
-        digest: String,
-        /// Signatures since the last such line, by key.
-        signatures: std::collections::BTreeMap<countersign_policy::KeyId, u32>,
-    },
-}
-
-impl From<Note> for Entry {
-    fn from(note: Note) -> Self {
-        match note {
-            Note::Started { version, binary, config, modules } => {
-                Self::Started { version, binary, config, modules }
-            }
-            Note::KeyConflict { key, token, found } => Self::KeyConflict { key, token, found },
-            Note::KeyCleared { key } => Self::KeyCleared { key },
-            Note::ZoneSigned { zone, serial, digest, signatures } => {
-                Self::ZoneSigned { zone, serial, digest, signatures }
-            }
-        }
-    }
-}
-
-impl Book {
-    fn load(&mut self, path: &Path, state: &mut LedgerState) -> Result<(), OpenError> {
-        let failed =
-            |action| move |problem| OpenError::Io { path: path.to_owned(), action, problem };
-        let wrong = |problem| OpenError::Line { path: path.to_owned(), problem };
-        let mut reader = BufReader::new(self.file.try_clone().map_err(failed("opening"))?);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let seq = state.next_seq();
-            let limit = LINE_BYTES_MAX as u64 + 1;
-            let mut limited = io::Read::take(&mut reader, limit);
-            let read = limited.read_until(b'\n', &mut line).map_err(failed("reading"))?;
-            if read == 0 {
-                return Ok(());
-            }
-            if line.pop() != Some(b'\n') {
-                if read as u64 == limit {
-                    let problem = format!("longer than {LINE_BYTES_MAX} octets");
-                    return Err(wrong(LedgerError::Syntax { seq, problem }));
-                }
-                tracing::warn!(
-                    ledger = %path.display(), line = seq, octets = read,
-                    "the ledger's last line was never finished and is cut off: the keeper or the \
-                     machine stopped while it was written, and nothing was done under it"
-                );
-                self.torn = true;
-                return self.mend().map_err(failed("cutting off its unfinished last line"));
-            }
-            let parsed = Line::from_canonical(seq, &line).map_err(wrong)?;
-            state.apply(&parsed).map_err(wrong)?;
-            self.took(&line);
-        }
-    }
-
-    /// A line is on the disk.
-    fn took(&mut self, line: &[u8]) {
-        if self.first.is_none() {
-            self.first = Some(sha256(line));
-        }
-        self.ends.push(self.end() + line.len() as u64 + 1);
-    }
-
-    fn end(&self) -> u64 {
-        self.ends.last().copied().unwrap_or(0)
-    }
-
-    /// Puts a line on the disk, or leaves what is to be cut off before the next.
-    fn write(&mut self, line: &[u8]) -> Result<(), String> {
-        if line.len() > LINE_BYTES_MAX {
-            return Err(format!("a line of {} octets", line.len()));
-        }
-        let octets = [line, b"\n"].concat();
-        let written = self.mend().and_then(|()| {
-            self.torn = true;
-            self.file.write_all(&octets)?;
-            self.file.sync_all()
-        });
-        written.map_err(|e| e.to_string())?;
-        self.torn = false;
-        self.took(line);
-        Ok(())
-    }
-
-    /// Cuts off what a failed write left behind the last good line, for good before anything else is
-    /// written.
-    fn mend(&mut self) -> io::Result<()> {
-        if self.torn {
-            self.file.set_len(self.end())?;
-            self.file.sync_all()?;
-            self.directory.sync_all()?;
-            self.torn = false;
-        }
-        Ok(())
-    }
-
-    /// Start and length of the lines that an answer holds.
-    fn spans(&self, from: u64, skip: u64, lines_max: usize, bytes_max: usize) -> Vec<(u64, u64)> {
-        let mut spans = Vec::new();
-        let mut bytes = 0;
-        let from = usize::try_from(from).unwrap_or(usize::MAX);
-        for at in from..self.ends.len().min(from.saturating_add(lines_max)) {
-            let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
-            let whole = (self.ends[at] - 1).saturating_sub(start);
-            let skipped = if at == from { skip.min(whole) } else { 0 };
-            let len = whole - skipped;
-            bytes += len + 8;
-            if bytes > bytes_max as u64 && !spans.is_empty() {
-                break;
-            }
-            spans.push((start + skipped, len));
-        }
-        spans
     }
 }
 

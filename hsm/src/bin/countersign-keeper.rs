@@ -13,9 +13,9 @@ use tracing_subscriber::EnvFilter;
 
 /// Keeps the keys: signs for one daemon, by the ledger's leave, with the HSMs' keys.
 ///
-/// Exit status: 0 stopped by a signal; 2 configuration, founding, directories or sockets are not as
-/// they must be; 3 a token hung and its group has none left (a restart opens it last); 4 the ledger
-/// is refused.
+/// Exit status: 0 stopped by a signal; 2 configuration, directories or sockets are not as they must
+/// be; 3 a token hung and its group has none left (a restart opens it last); 4 the ledger is refused;
+/// 5 the appliance was founded (a restart serves it).
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {

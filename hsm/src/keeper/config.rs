@@ -1,11 +1,16 @@
-//! The keeper's configuration file, version 1: paths, sockets, modules and PINs. Which zones are
-//! signed, by which policy and on which tokens is not here but in the founding.
+//! The keeper's configuration file, version 1: paths, sockets, modules, tokens and PINs, and root's
+//! pin of the founding. Who has a say, which zones are signed and by which policy is not here but in
+//! the ledger.
+//!
+//! Whoever can write this file can point the keeper at other modules, and could pin another founding:
+//! it is refused if anyone but root and the keeper's own user can.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use countersign_policy::founding::LabFounding;
+use countersign_policy::founding::TokenIdentity;
+use countersign_policy::tree::Hash;
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::Deserialize;
 
@@ -48,7 +53,8 @@ struct KeeperSection {
     ledger_socket: PathBuf,
     daemon_user: NameOrNumber,
     group: NameOrNumber,
-    founding: PathBuf,
+    audit_token: String,
+    founding: Option<Hash>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,6 +66,8 @@ struct ModuleSection {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenSection {
+    label: String,
+    serial: String,
     module: String,
     pin_file: Option<PathBuf>,
     pin_credential: Option<String>,
@@ -76,9 +84,14 @@ enum NameOrNumber {
     Name(String),
 }
 
-/// How a token is reached; what it is comes from the founding.
+/// What a token is and how it is reached. A founded keeper's ledger says what it is, too: both must
+/// agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenAccess {
+    /// `CK_TOKEN_INFO` label, without trailing blanks.
+    pub label: String,
+    /// `CK_TOKEN_INFO` serial number, without trailing blanks.
+    pub serial: String,
     /// The PKCS#11 module.
     pub module: PathBuf,
     /// Where its PIN is.
@@ -104,8 +117,10 @@ pub struct KeeperConfig {
     pub daemon_uid: u32,
     /// The group that may use `ledger_socket`.
     pub group_gid: u32,
-    /// The founding file.
-    pub founding: PathBuf,
+    /// Root's pin: the one founding that this keeper takes, by its hash.
+    pub founding: Option<Hash>,
+    /// The token that holds the audit key, until the ledger names another.
+    pub audit_token: String,
     /// Tokens by name.
     pub tokens: BTreeMap<String, TokenAccess>,
     /// The file's octets, for their hash.
@@ -116,6 +131,11 @@ impl KeeperConfig {
     /// Reads and checks the file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let fail = |problem: String| ConfigError { path: path.to_owned(), problem };
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        for guarded in [path, directory.unwrap_or(Path::new("."))] {
+            let metadata = std::fs::metadata(guarded).map_err(|e| fail(e.to_string()))?;
+            check_guarded(guarded, &metadata).map_err(fail)?;
+        }
         let octets = read_bounded(path, CONFIG_BYTES_MAX).map_err(fail)?;
         Self::parse(octets).map_err(fail)
     }
@@ -126,14 +146,18 @@ impl KeeperConfig {
         if file.version != 1 {
             return Err(format!("`version` is {}; this keeper reads version 1", file.version));
         }
-        let KeeperSection { state_dir, socket, ledger_socket, daemon_user, group, founding } =
-            file.keeper;
-        for (field, path) in [
-            ("state_dir", &state_dir),
-            ("socket", &socket),
-            ("ledger_socket", &ledger_socket),
-            ("founding", &founding),
-        ] {
+        let KeeperSection {
+            state_dir,
+            socket,
+            ledger_socket,
+            daemon_user,
+            group,
+            audit_token,
+            founding,
+        } = file.keeper;
+        for (field, path) in
+            [("state_dir", &state_dir), ("socket", &socket), ("ledger_socket", &ledger_socket)]
+        {
             if !path.is_absolute() {
                 return Err(format!(
                     "[keeper] `{field}` is \"{}\"; expected an absolute path",
@@ -149,6 +173,11 @@ impl KeeperConfig {
             let access = section.check(&file.module).map_err(|e| format!("[token.{name}] {e}"))?;
             tokens.insert(name, access);
         }
+        if !tokens.contains_key(&audit_token) {
+            return Err(format!(
+                "[keeper] `audit_token` is \"{audit_token}\"; there is no [token.{audit_token}]"
+            ));
+        }
         Ok(Self {
             state_dir,
             socket,
@@ -156,34 +185,62 @@ impl KeeperConfig {
             daemon_uid: daemon_user.uid()?,
             group_gid: group.gid()?,
             founding,
+            audit_token,
             tokens,
             octets,
         })
     }
 
-    /// What to open: the founding says what each token is, this file how it is reached.
-    pub fn token_specs(&self, founding: &LabFounding) -> Result<Vec<TokenSpec>, String> {
-        for name in self.tokens.keys().filter(|name| !founding.token.contains_key(*name)) {
-            tracing::warn!(token = name, "the founding does not name this token; it is not opened");
+    /// What an unfounded keeper opens: every token, each in a group of its own.
+    pub fn unfounded_specs(&self) -> Vec<TokenSpec> {
+        self.tokens.iter().map(|(name, access)| access.spec(name, name.clone())).collect()
+    }
+
+    /// What a founded keeper opens: the tokens that its ledger knows. Those that this file lacks are
+    /// brought as the second: they are not opened.
+    pub fn founded_specs(
+        &self,
+        known: &BTreeMap<String, TokenIdentity>,
+    ) -> Result<(Vec<TokenSpec>, Vec<String>), String> {
+        for name in self.tokens.keys().filter(|name| !known.contains_key(*name)) {
+            tracing::warn!(token = name, "the ledger does not know this token; it is not opened");
         }
-        let spec = |(name, identity): (&String, _)| {
-            let access = self.tokens.get(name).ok_or_else(|| {
-                format!("the founding names the token `{name}`; add [token.{name}] with its module")
-            })?;
-            let countersign_policy::founding::TokenIdentity { label, serial, group } = identity;
-            Ok(TokenSpec {
-                name: name.clone(),
-                group,
-                label,
-                serial,
-                module: access.module.clone(),
-                pin: access.pin.clone(),
-                workers: access.workers,
-                queue_max: access.queue_max,
-                deadline: access.deadline,
-            })
-        };
-        founding.token.iter().map(|(name, identity)| spec((name, identity.clone()))).collect()
+        let (mut specs, mut missing) = (Vec::new(), Vec::new());
+        for (name, identity) in known {
+            let Some(access) = self.tokens.get(name) else {
+                missing.push(name.clone());
+                continue;
+            };
+            for (field, here, there) in [
+                ("label", &access.label, &identity.label),
+                ("serial", &access.serial, &identity.serial),
+            ] {
+                if here != there {
+                    return Err(format!(
+                        "[token.{name}] `{field}` is \"{here}\"; the ledger says \"{there}\". hint: \
+                         another token takes its place by an attach-token motion alone"
+                    ));
+                }
+            }
+            specs.push(access.spec(name, identity.group.clone()));
+        }
+        Ok((specs, missing))
+    }
+}
+
+impl TokenAccess {
+    fn spec(&self, name: &str, group: String) -> TokenSpec {
+        TokenSpec {
+            name: name.to_owned(),
+            group,
+            label: self.label.clone(),
+            serial: self.serial.clone(),
+            module: self.module.clone(),
+            pin: self.pin.clone(),
+            workers: self.workers,
+            queue_max: self.queue_max,
+            deadline: self.deadline,
+        }
     }
 }
 
@@ -221,7 +278,16 @@ impl TokenSection {
                 return Err(format!("`deadline_ms` is {ms}; expected 1 to {DEADLINE_MS_MAX}"));
             }
         };
-        Ok(TokenAccess { module: module.path.clone(), pin, workers, queue_max, deadline })
+        let Self { label, serial, .. } = self;
+        Ok(TokenAccess {
+            label,
+            serial,
+            module: module.path.clone(),
+            pin,
+            workers,
+            queue_max,
+            deadline,
+        })
     }
 }
 
@@ -300,13 +366,17 @@ socket = "/run/countersign-keeper/keeper.sock"
 ledger_socket = "/run/countersign-keeper/ledger.sock"
 daemon_user = "root"
 group = 64100
-founding = "/etc/countersign-keeper/lab-founding.toml"
+audit_token = "ksk-a"
 [module.softhsm]
 path = "/usr/lib/softhsm/libsofthsm2.so"
 [token.ksk-a]
+label = "ksk"
+serial = "1"
 module = "softhsm"
 pin_file = "/etc/countersign-keeper/ksk-a.pin"
 [token.zsk-a]
+label = "zsk"
+serial = "2"
 module = "softhsm"
 pin_credential = "zsk-a"
 workers = 4
@@ -331,7 +401,7 @@ deadline_ms = 250
             let error = KeeperConfig::parse(text.into_bytes()).expect_err(expect);
             assert!(error.contains(expect), "{error}");
         };
-        check("workers = 4", "worker = 4", "line 18, column 1");
+        check("workers = 4", "worker = 4", "line 22, column 1");
         check("workers = 4", "worker = 4", "unknown field `worker`");
         check("version = 1", "version = 2", "this keeper reads version 1");
         check("workers = 4", "workers = 0", "[token.zsk-a] `workers` is 0");
@@ -342,5 +412,48 @@ deadline_ms = 250
         check("\"/var/lib", "\"var/lib", "expected an absolute path");
         check("64100", "true", "line 8");
         check("deadline_ms = 250", "deadline_ms = 0", "`deadline_ms` is 0");
+        check("audit_token = \"ksk-a\"", "audit_token = \"ksk-b\"", "there is no [token.ksk-b]");
+        check("group = 64100", "group = 64100\nfounding = \"12\"", "64 lower-case hexadecimal");
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("keeper.toml");
+        std::fs::write(&path, WHOLE).expect("written");
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("mode");
+        };
+        mode(&path, 0o620);
+        let error = KeeperConfig::load(&path).expect_err("group can write").to_string();
+        assert!(error.contains("mode 0620") && error.contains("chmod go-w"), "{error}");
+        mode(&path, 0o644);
+        mode(dir.path(), 0o777);
+        assert!(KeeperConfig::load(&path).is_err(), "its directory lets anyone replace it");
+        mode(dir.path(), 0o755);
+        assert!(KeeperConfig::load(&path).is_ok());
+    }
+
+    #[test]
+    fn configuration_and_ledger_agree_on_what_a_token_is() {
+        let config = KeeperConfig::parse(WHOLE.into()).expect("whole");
+        let identity = |label: &str, serial: &str, group: &str| TokenIdentity {
+            label: label.to_owned(),
+            serial: serial.to_owned(),
+            group: group.to_owned(),
+            data_objects: true,
+        };
+        let mut known: BTreeMap<String, TokenIdentity> = [
+            ("ksk-a".to_owned(), identity("ksk", "1", "ksk")),
+            ("zsk-b".to_owned(), identity("zsk", "3", "zsk")),
+        ]
+        .into();
+        let (specs, missing) = config.founded_specs(&known).expect("agrees");
+        assert_eq!(specs.iter().map(|s| (&*s.name, &*s.group)).collect::<Vec<_>>(), [("ksk-a", "ksk")]);
+        assert_eq!(missing, ["zsk-b"]);
+        known.insert("zsk-a".to_owned(), identity("zsk", "9", "zsk"));
+        let error = config.founded_specs(&known).expect_err("another serial");
+        assert!(error.contains("`serial` is \"2\"; the ledger says \"9\""), "{error}");
     }
 }

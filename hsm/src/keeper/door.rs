@@ -4,7 +4,9 @@
 use countersign_policy::{Algorithm, KeyId, PublicKey};
 
 use crate::ledger::{Authorised, Spent};
-use crate::pkcs11::{ExpectedKey, FoundObject, HsmError, KeyStatus, Tokens};
+use crate::pkcs11::{
+    ExpectedKey, FoundObject, FoundPair, HsmError, KeyStatus, TokenInventory, Tokens,
+};
 use crate::protocol::TokenHealth;
 
 /// The tokens. Every method means what [`Tokens`]' of the same name does.
@@ -39,6 +41,22 @@ pub trait Hsm: Send + Sync {
     fn sign_ksk(&self, auth: Authorised, message: &[u8]) -> (Spent, Result<Vec<u8>, HsmError>);
     /// See [`Tokens::health`].
     fn health(&self) -> Vec<TokenHealth>;
+    /// See [`Tokens::public_key`].
+    fn public_key(&self, key: &KeyId) -> Option<PublicKey>;
+    /// See [`Tokens::find_by_key`].
+    fn find_by_key(&self, token: &str, key: &KeyId) -> Result<Option<FoundPair>, HsmError>;
+    /// See [`Tokens::survey`].
+    fn survey(&self, token: &str) -> Result<TokenInventory, HsmError>;
+    /// See [`Tokens::make_audit_key`].
+    fn make_audit_key(&self, token: &str, label: &str) -> Result<PublicKey, HsmError>;
+    /// See [`Tokens::audit_key`].
+    fn audit_key(&self, token: &str, label: &str) -> Result<Option<PublicKey>, HsmError>;
+    /// See [`Tokens::sign_audit`].
+    fn sign_audit(&self, token: &str, key: &PublicKey, text: &[u8]) -> Result<Vec<u8>, HsmError>;
+    /// See [`Tokens::read_data`].
+    fn read_data(&self, token: &str, label: &str) -> Result<Vec<Vec<u8>>, HsmError>;
+    /// See [`Tokens::write_data`].
+    fn write_data(&self, token: &str, label: &str, value: &[u8]) -> Result<(), HsmError>;
 }
 
 impl Hsm for Tokens {
@@ -90,5 +108,37 @@ impl Hsm for Tokens {
 
     fn health(&self) -> Vec<TokenHealth> {
         Self::health(self)
+    }
+
+    fn public_key(&self, key: &KeyId) -> Option<PublicKey> {
+        Self::public_key(self, key)
+    }
+
+    fn find_by_key(&self, token: &str, key: &KeyId) -> Result<Option<FoundPair>, HsmError> {
+        Self::find_by_key(self, token, key)
+    }
+
+    fn survey(&self, token: &str) -> Result<TokenInventory, HsmError> {
+        Self::survey(self, token)
+    }
+
+    fn make_audit_key(&self, token: &str, label: &str) -> Result<PublicKey, HsmError> {
+        Self::make_audit_key(self, token, label)
+    }
+
+    fn audit_key(&self, token: &str, label: &str) -> Result<Option<PublicKey>, HsmError> {
+        Self::audit_key(self, token, label)
+    }
+
+    fn sign_audit(&self, token: &str, key: &PublicKey, text: &[u8]) -> Result<Vec<u8>, HsmError> {
+        Self::sign_audit(self, token, key, text)
+    }
+
+    fn read_data(&self, token: &str, label: &str) -> Result<Vec<Vec<u8>>, HsmError> {
+        Self::read_data(self, token, label)
+    }
+
+    fn write_data(&self, token: &str, label: &str, value: &[u8]) -> Result<(), HsmError> {
+        Self::write_data(self, token, label, value)
     }
 }

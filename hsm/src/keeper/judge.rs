@@ -15,9 +15,9 @@
 //!
 //! Pure: `now` is an argument, and nothing in a message stands for it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use countersign_policy::founding::Binding;
+use countersign_policy::ledger::CdsType;
 use countersign_policy::name::{NAME_BYTES_MAX, write_presentation};
 use countersign_policy::permit::{Denied, check_validity};
 use countersign_policy::{KeyRole, PublicKey, SigningPolicy, ZoneName};
@@ -60,13 +60,16 @@ struct Item<'a> {
     tag: u16,
     signer: &'a [u8],
     owner: &'a [u8],
+    /// RDATAs of a DS RRset; of no other.
+    ds: Vec<&'a [u8]>,
 }
 
-/// Judges whether `key` may sign `tbs` with a zone's data, at `now_s` by the keeper's clock. `bound`
-/// are all zones that are signed here.
+/// Judges whether `key` may sign `tbs` with a zone's data, at `now_s` by the keeper's clock.
+/// `exported` brings, for a zone that is signed here, the RDATAs of the DS RRset that a quorum
+/// exported (none: no set), and `None` for any other zone.
 pub fn judge_zone_tbs(
     key: &KeyInUse<'_>,
-    bound: &BTreeMap<ZoneName, Binding>,
+    exported: &dyn Fn(&ZoneName) -> Option<BTreeSet<Vec<u8>>>,
     now_s: u64,
     tbs: &[u8],
 ) -> Result<(), Refusal> {
@@ -97,11 +100,18 @@ pub fn judge_zone_tbs(
     }
     judge_type(item.covered)?;
     if item.covered == TYPE_DS
-        && ZoneName::from_wire(item.owner).is_ok_and(|owner| bound.contains_key(&owner))
+        && let Some(allowed) =
+            ZoneName::from_wire(item.owner).ok().and_then(|owner| exported(&owner))
+        && !item.ds.iter().copied().eq(allowed.iter().map(Vec::as_slice))
     {
         return forbidden(format!(
-            "a DS of {}, which is signed here, is not signed: its export takes an approval",
-            Shown(item.owner)
+            "a DS of {}, which is signed here, is not signed: {}",
+            Shown(item.owner),
+            if allowed.is_empty() {
+                "its export takes an export-ds motion".to_owned()
+            } else {
+                format!("expected exactly the {} that the last export-ds motion named", allowed.len())
+            }
         ));
     }
     if item.covered == TYPE_DS && item.owner.starts_with(b"\x01*") {
@@ -124,10 +134,35 @@ pub fn build_dnskey_tbs(
     keys: &[(KeyRole, &PublicKey)],
     signer: (KeyRole, &PublicKey),
     ttl_s: u32,
+    times: (u32, u32),
+) -> Vec<u8> {
+    let rdatas = keys.iter().map(|(role, public)| public.dnskey_rdata(role.flags())).collect();
+    build_apex_tbs(zone, TYPE_DNSKEY, &rdatas, signer, ttl_s, times)
+}
+
+/// The to-be-signed octets of a zone's CDS or CDNSKEY RRset, which holds these RDATAs.
+pub fn build_cds_tbs(
+    zone: &ZoneName,
+    rrset: CdsType,
+    rdatas: &BTreeSet<Vec<u8>>,
+    signer: (KeyRole, &PublicKey),
+    ttl_s: u32,
+    times: (u32, u32),
+) -> Vec<u8> {
+    build_apex_tbs(zone, rrset.number(), rdatas, signer, ttl_s, times)
+}
+
+/// RFC 4034 §3.1.8.1, of an RRset at the apex; a set of octet strings is in the order of §6.3.
+fn build_apex_tbs(
+    zone: &ZoneName,
+    rtype: u16,
+    rdatas: &BTreeSet<Vec<u8>>,
+    signer: (KeyRole, &PublicKey),
+    ttl_s: u32,
     (inception, expiration): (u32, u32),
 ) -> Vec<u8> {
     let mut tbs = Vec::new();
-    tbs.extend_from_slice(&TYPE_DNSKEY.to_be_bytes());
+    tbs.extend_from_slice(&rtype.to_be_bytes());
     tbs.push(signer.1.algorithm().number());
     tbs.push(rrsig_labels(zone.as_wire()));
     tbs.extend_from_slice(&ttl_s.to_be_bytes());
@@ -135,18 +170,14 @@ pub fn build_dnskey_tbs(
     tbs.extend_from_slice(&inception.to_be_bytes());
     tbs.extend_from_slice(&signer.1.tag(signer.0.flags()).to_be_bytes());
     tbs.extend_from_slice(zone.as_wire());
-    let mut rdatas: Vec<Vec<u8>> =
-        keys.iter().map(|(role, public)| public.dnskey_rdata(role.flags())).collect();
-    rdatas.sort_unstable();
-    rdatas.dedup();
     for rdata in rdatas {
         tbs.extend_from_slice(zone.as_wire());
-        tbs.extend_from_slice(&TYPE_DNSKEY.to_be_bytes());
+        tbs.extend_from_slice(&rtype.to_be_bytes());
         tbs.extend_from_slice(&CLASS_IN.to_be_bytes());
         tbs.extend_from_slice(&ttl_s.to_be_bytes());
-        // A public key has at most 516 octets (RSA of 4096 bits).
+        // A public key has at most 516 octets (RSA of 4096 bits), a digest 48.
         tbs.extend_from_slice(&(rdata.len() as u16).to_be_bytes());
-        tbs.extend_from_slice(&rdata);
+        tbs.extend_from_slice(rdata);
     }
     tbs
 }
@@ -156,7 +187,7 @@ pub(crate) fn refusal(denied: &Denied) -> Refusal {
     let kind = match denied {
         Denied::Unknown(_) => RefusalKind::Unknown,
         Denied::Conflict(_) => RefusalKind::KeyConflict,
-        Denied::Forbidden(_) => RefusalKind::Forbidden,
+        Denied::Forbidden(_) | Denied::Frozen(_) | Denied::Clock(_) => RefusalKind::Forbidden,
     };
     Refusal { kind, detail: denied.to_string() }
 }
@@ -168,9 +199,10 @@ fn forbidden<T>(detail: String) -> Result<T, Refusal> {
 fn judge_type(rtype: u16) -> Result<(), Refusal> {
     let why = match rtype {
         TYPE_DNSKEY => "DNSKEY is signed by a KSK or CSK alone, from octets that the keeper builds",
-        TYPE_CDS | TYPE_CDNSKEY | TYPE_CSYNC => {
-            "what speaks to the parent (CDS, CDNSKEY, CSYNC) is signed by no key here"
+        TYPE_CDS | TYPE_CDNSKEY => {
+            "CDS and CDNSKEY are signed by a KSK or CSK alone, as a motion approved them"
         }
+        TYPE_CSYNC => "CSYNC, which has the parent copy data of the zone, is signed by no key here",
         TYPE_RRSIG | TYPE_SIG => "signatures are not signed (RFC 4035 §2.2)",
         // RFC 6895 §3.1: 0 and 65535 are reserved, 128 to 255 are QTYPEs and Meta-TYPEs.
         0 | TYPE_OPT | 128..=255 | 65535 => "no data of a zone has this type (RFC 6895 §3.1)",
@@ -192,6 +224,7 @@ fn parse(tbs: &[u8]) -> Result<Item<'_>, String> {
     let signer = octets.name("signer's name")?;
     let mut owner: Option<&[u8]> = None;
     let mut last: Option<&[u8]> = None;
+    let mut ds = Vec::new();
     while !octets.rest.is_empty() {
         let this_owner = octets.name("owner")?;
         if *owner.get_or_insert(this_owner) != this_owner {
@@ -202,6 +235,9 @@ fn parse(tbs: &[u8]) -> Result<Item<'_>, String> {
             return Err("records are not strictly ascending by RDATA (RFC 4034 §6.3)".to_owned());
         }
         last = Some(rdata);
+        if covered == TYPE_DS {
+            ds.push(rdata);
+        }
     }
     let owner = owner.ok_or("there is no record")?;
     let labels = rrsig_labels(owner);
@@ -217,6 +253,7 @@ fn parse(tbs: &[u8]) -> Result<Item<'_>, String> {
         tag: u16_at(16),
         signer,
         owner,
+        ds,
     })
 }
 

@@ -1,5 +1,5 @@
-//! The keys that the founding names: made where the ledger lacks them, each through an intent; and
-//! what an interrupted run left behind, put right.
+//! Keys: made, adopted and destroyed where the ledger allows it, each through an intent; and what an
+//! interrupted run left behind, put right.
 //!
 //! ```text
 //! intent ──► token makes the pair, nonce in its label ──► outcome: Generated ──► proven, in use
@@ -10,70 +10,83 @@
 //!                      nothing there ► Failed
 //! ```
 //!
-//! Everything here is done by one thread, in rounds that are repeated until nothing is left to do;
-//! a token that is away leaves its part for a later round.
+//! Everything here is done by one thread, in rounds ([`super::motions`]): an intent to make, adopt or
+//! destroy that is open when a round begins is one that an interruption left. The public half of a KSK
+//! or CSK goes into the ledger only if it is published at once.
 
 use std::collections::BTreeMap;
 
 use aws_lc_rs::rand;
-use countersign_policy::founding::LabFounding;
-use countersign_policy::key::to_hex;
-use countersign_policy::ledger::{KeyRecord, LedgerState, Operation, Outcome, generation_label};
-use countersign_policy::permit::NONCE_BYTES;
+use countersign_policy::key::{FLAG_REVOKE, from_hex, to_hex};
+use countersign_policy::ledger::{
+    KeyRecord, LedgerState, MadeKey, Operation, Outcome, generation_label,
+};
+use countersign_policy::statement::NONCE_BYTES;
 use countersign_policy::{Algorithm, KeyId, KeyRole, PublicKey, ZoneName};
 
 use super::door::Hsm;
-use crate::ledger::{Ledger, WriteError};
-use crate::pkcs11::{ExpectedKey, FoundObject, HsmError};
+use super::seal::Seals;
+use crate::ledger::{Authorised, Ledger, WriteError};
+use crate::pkcs11::{ExpectedKey, FoundObject, HsmError, KeyIdentity};
 use crate::protocol::TokenState;
 
-/// What a round could not do yet, for the log.
+/// Why something was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}: {why}")]
-pub struct Unfinished {
-    /// What was to be done.
-    pub what: String,
-    /// What stands in the way.
-    pub why: String,
+pub enum Stuck {
+    /// Something is not there yet: nothing was asked of an HSM, and no line was written.
+    #[error("{0}")]
+    Waits(String),
+    /// It was tried.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Stuck {
+    fn waits(why: impl ToString) -> Self {
+        Self::Waits(why.to_string())
+    }
+
+    fn failed(why: impl ToString) -> Self {
+        Self::Failed(why.to_string())
+    }
 }
 
 /// Why which token makes no keys of an algorithm and size in this round.
 type Refusing = BTreeMap<(String, Algorithm, Option<u16>), String>;
 
-/// Makes and mends keys.
+/// Makes and mends keys; lives as long as a round.
 pub struct KeyMaker<'a, H: ?Sized> {
     ledger: &'a Ledger,
     hsm: &'a H,
+    seals: &'a Seals,
     now_s: fn() -> u64,
+    refusing: Refusing,
 }
 
 /// The keys of a state as the tokens are to expect them.
 pub fn expected(state: &LedgerState) -> Vec<ExpectedKey> {
-    state.keys().values().filter(|key| key.collides_with.is_none()).map(expected_key).collect()
+    let usable = state.keys().iter().filter(|(_, key)| key.collides_with.is_none());
+    usable.map(|(id, key)| expected_key(id, key)).collect()
 }
 
-fn expected_key(record: &KeyRecord) -> ExpectedKey {
+/// One key as the tokens are to expect it.
+pub fn expected_key(id: &KeyId, record: &KeyRecord) -> ExpectedKey {
     ExpectedKey {
-        public: record.public.clone(),
+        identity: record.public.clone().map_or(KeyIdentity::Id(*id), KeyIdentity::Public),
         role: record.role,
         label: record.label.clone(),
+        cka_id: record.cka_id.as_deref().and_then(from_hex),
         group: record.group.clone(),
         conflicted: record.conflict.is_some(),
     }
 }
 
-/// Roles that a zone's policy has and the ledger has no key for.
-pub fn missing_roles(state: &LedgerState, founding: &LabFounding, zone: &ZoneName) -> Vec<KeyRole> {
-    let Some(policy) = founding.policy_of(zone) else { return Vec::new() };
-    let has = |role: KeyRole| state.dnskeys_of(zone).any(|(_, key)| key.role == role);
-    policy.roles().iter().copied().filter(|role| !has(*role)).collect()
-}
-
 /// Signatures that an earlier run began: nobody waits for them any more.
 pub fn close_interrupted_signatures(ledger: &Ledger, now_s: u64) -> Result<(), WriteError> {
     let open: Vec<u64> = ledger.read(|state| {
-        let signatures =
-            state.open_intents().filter(|(_, op)| matches!(op, Operation::SignDnskey { .. }));
+        let is_signature =
+            |op: &Operation| matches!(op, Operation::SignDnskey { .. } | Operation::SignCds { .. });
+        let signatures = state.open_intents().filter(|(_, op)| is_signature(op));
         signatures.map(|(line, _)| line).collect()
     });
     for intent in open {
@@ -85,169 +98,178 @@ pub fn close_interrupted_signatures(ledger: &Ledger, now_s: u64) -> Result<(), W
 
 impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
     /// Works on `ledger` and `hsm`; `now_s` is the keeper's clock.
-    pub fn new(ledger: &'a Ledger, hsm: &'a H, now_s: fn() -> u64) -> Self {
-        Self { ledger, hsm, now_s }
+    pub fn new(ledger: &'a Ledger, hsm: &'a H, seals: &'a Seals, now_s: fn() -> u64) -> Self {
+        Self { ledger, hsm, seals, now_s, refusing: Refusing::new() }
     }
 
-    /// Does what can be done now; brings what can't.
-    pub fn round(&self) -> Vec<Unfinished> {
-        let mut unfinished = Vec::new();
-        let mut step = |what: String, result: Result<(), String>| {
-            if let Err(why) = result {
-                unfinished.push(Unfinished { what, why });
-            }
-        };
-        let open: Vec<(u64, Operation)> = self.ledger.read(|state| {
-            state.open_intents().map(|(line, operation)| (line, operation.clone())).collect()
-        });
-        for (line, operation) in open {
-            step(format!("settling the intent of line {line}"), self.settle(line, &operation));
-        }
-        let colliding: Vec<KeyRecord> = self.ledger.read(|state| {
-            state.keys().values().filter(|key| key.collides_with.is_some()).cloned().collect()
-        });
-        for key in colliding {
-            let what = format!("destroying a {} of {} whose tag collides", key.role, key.zone);
-            step(what, self.destroy(&key.zone, &key.token, &key.label));
-        }
-        let missing: Vec<(ZoneName, KeyRole)> = self.ledger.read(|state| {
-            let Some((_, founding)) = state.founding() else { return Vec::new() };
-            let of_zone = |zone: &ZoneName| {
-                let roles = missing_roles(state, founding, zone);
-                roles.into_iter().map(|role| (zone.clone(), role)).collect::<Vec<_>>()
-            };
-            founding.zone.keys().flat_map(of_zone).collect()
-        });
-        let mut refusing = Refusing::new();
-        for (zone, role) in missing {
-            let what = format!("making the {role} of {zone}");
-            step(what, self.make(&zone, role, &mut refusing));
-        }
-        self.expect_recorded();
-        unfinished
-    }
-
-    /// Has the tokens expect keys whose making was recorded late, by whichever thread next wrote to
-    /// the ledger once it could be written again.
-    fn expect_recorded(&self) {
-        let unexpected = |id: &KeyId| self.hsm.key_status(id).is_none();
-        let keys: Vec<ExpectedKey> = self.ledger.read(|state| {
-            let all = state.keys().iter().filter(|(_, key)| key.collides_with.is_none());
-            all.filter(|(id, _)| unexpected(id)).map(|(_, key)| expected_key(key)).collect()
-        });
-        if !keys.is_empty() {
-            self.hsm.expect_keys(keys);
-        }
-    }
-
-    /// Makes one key, unless its token refused one of the kind in this round: a token that is full
-    /// would else cost the ledger two lines a round for every zone that waits.
-    fn make(&self, zone: &ZoneName, role: KeyRole, refusing: &mut Refusing) -> Result<(), String> {
-        let (under, policy, token) = self.ledger.read(|state| {
-            let (under, founding) = state.founding().ok_or("there is no founding")?;
-            let policy = founding.policy_of(zone).ok_or("the zone is no longer bound")?;
+    /// Makes one key under that line, unless its token refused one of the kind in this round: a token
+    /// that is full would else cost the ledger two lines a round for every zone that waits.
+    pub fn make(&mut self, zone: &ZoneName, role: KeyRole, under: u64) -> Result<(), Stuck> {
+        let (policy, token) = self.ledger.read(|state| {
+            let policy = state.policy_of(zone).ok_or(Stuck::waits("the zone is not bound"))?;
             // Every group that the zone needs is asked first: half a zone's keys are of no use.
             for role in policy.roles() {
-                let group = policy.group_for(*role).ok_or("its policy names no group")?;
+                let group = policy.group_for(*role).ok_or(Stuck::waits("it has no group"))?;
                 let able = self.hsm.supports(group, policy.algorithm, policy.rsa_bits);
-                able.map_err(|e| e.to_string())?;
+                able.map_err(Stuck::waits)?;
             }
-            let group = policy.group_for(role).ok_or("its policy names no group")?;
-            let token = self.usable_token(group)?;
-            Ok::<_, String>((under, policy.clone(), token))
+            let group = policy.group_for(role).ok_or(Stuck::waits("its policy names no group"))?;
+            Ok((policy.clone(), self.usable_token(group)?))
         })?;
         let kind = (token.clone(), policy.algorithm, policy.rsa_bits);
-        if let Some(reason) = refusing.get(&kind) {
-            return Err(reason.clone());
+        if let Some(reason) = self.refusing.get(&kind) {
+            return Err(Stuck::Waits(reason.clone()));
         }
         let mut nonce = [0; NONCE_BYTES];
-        rand::fill(&mut nonce).map_err(|_| "the system gives no random octets".to_owned())?;
-        let operation = Operation::Generate {
-            zone: zone.clone(),
-            role,
-            token: token.clone(),
-            nonce: to_hex(&nonce),
-        };
-        let label = generation_label(role, zone, &to_hex(&nonce));
-        let leave = self.ledger.intend(operation, under, self.now()).map_err(|e| e.to_string())?;
+        rand::fill(&mut nonce).map_err(|_| Stuck::waits("the system gives no random octets"))?;
+        let nonce = to_hex(&nonce);
+        let label = generation_label(role, zone, &nonce);
+        let operation =
+            Operation::Generate { zone: zone.clone(), role, token: token.clone(), nonce };
+        let leave = self.intend(operation, under)?;
+        let leave = self.seal(leave, role, &token)?;
         let (spent, made) = self.hsm.generate(leave, policy.algorithm, policy.rsa_bits);
         match made {
-            Ok(public) => self.made(zone, role, (&token, &label), spent.intent(), public),
+            Ok(public) => self.made((zone, role), (&token, &label), spent.intent(), &public),
             // The intent stays open; the next round looks for what may be there.
-            Err(error @ HsmError::OutcomeUnknown { .. }) => Err(error.to_string()),
+            Err(error @ HsmError::OutcomeUnknown { .. }) => Err(Stuck::failed(error)),
             Err(error) => {
                 let reason = error.to_string();
-                refusing.insert(kind, reason.clone());
+                self.refusing.insert(kind, reason.clone());
                 let failed = Outcome::Failed { reason: reason.clone() };
-                self.ledger.outcome(spent, failed, self.now()).map_err(|e| e.to_string())?;
-                Err(reason)
+                self.ledger.outcome(spent, failed, self.now()).map_err(Stuck::failed)?;
+                Err(Stuck::Failed(reason))
             }
         }
     }
 
-    /// Records a key that was made or found, and has it proven.
-    fn made(
+    /// Takes over a key that is on a token already: whole, proven, and in nobody else's way.
+    pub fn adopt(
         &self,
         zone: &ZoneName,
         role: KeyRole,
-        (token, label): (&str, &str),
-        intent: u64,
-        public: PublicKey,
-    ) -> Result<(), String> {
-        let id = public.id();
-        let outcome = Outcome::Generated { public };
-        match self.ledger.end(intent, outcome, self.now()) {
-            Ok(()) => {}
-            Err(WriteError::Contradiction(error)) => {
-                // A public key that exists already: the token's random numbers are not.
-                tracing::error!(token, key = %id, %error, "a token made a key that exists already");
-                self.discard(intent, zone, (token, label), &error.to_string())?;
-                return Err(error.to_string());
-            }
-            Err(error) => return Err(error.to_string()),
+        (token, key): (&str, &KeyId),
+        under: u64,
+    ) -> Result<(), Stuck> {
+        let found = self.hsm.find_by_key(token, key).map_err(Stuck::waits)?;
+        if found.is_none() {
+            return Err(Stuck::Waits(format!("token `{token}` has no key {key}")));
         }
-        tracing::info!(%zone, %role, key = %id, token, "a key was made");
-        let record = self.ledger.read(|state| state.keys().get(&id).cloned());
-        match record {
-            Some(record) if record.collides_with.is_some() => {
-                self.destroy(&record.zone, &record.token, &record.label)?;
-                Err("its tag collided with another key's of the zone; it was destroyed".to_owned())
-            }
-            Some(record) => {
-                self.hsm.expect_keys(vec![expected_key(&record)]);
+        let (zone, token_name, key) = (zone.clone(), token.to_owned(), *key);
+        let operation = Operation::Adopt { zone, role, token: token_name, key };
+        let leave = self.intend(operation.clone(), under)?;
+        let intent = self.seal(leave, role, token)?.spend().intent();
+        self.adopted(intent, &operation)
+    }
+
+    /// Proves a key that an intent is to adopt, and ends the intent.
+    fn adopted(&self, intent: u64, operation: &Operation) -> Result<(), Stuck> {
+        let Operation::Adopt { zone, role, token, key } = operation else { return Ok(()) };
+        let fail = |reason: String| {
+            let failed = Outcome::Failed { reason: reason.clone() };
+            self.ledger.end(intent, failed, self.now()).map_err(Stuck::failed)?;
+            Err(Stuck::Failed(reason))
+        };
+        let pair = match self.hsm.find_by_key(token, key) {
+            Ok(Some(pair)) => pair,
+            Ok(None) => return fail(format!("token `{token}` has no key {key}")),
+            Err(error @ HsmError::NotAPair { .. }) => return fail(error.to_string()),
+            Err(error) => return Err(Stuck::waits(error)),
+        };
+        let group = self.ledger.read(|state| state.tokens().get(token).map(|t| t.group.clone()));
+        let group = group.ok_or(Stuck::waits("the token is not here"))?;
+        let expected = ExpectedKey {
+            identity: KeyIdentity::Public(pair.public.clone()),
+            role: *role,
+            label: pair.label.clone(),
+            cka_id: Some(pair.cka_id.clone()),
+            group,
+            conflicted: false,
+        };
+        if let Err(why) = self.prove(expected, token)? {
+            return fail(why);
+        }
+        let made = self.made_key(intent, *role, &pair.public);
+        let outcome = Outcome::Adopted { made, label: pair.label, id: to_hex(&pair.cka_id) };
+        match self.ledger.end(intent, outcome, self.now()) {
+            Ok(()) => {
+                tracing::info!(%zone, %role, %key, token, "a key was adopted");
                 Ok(())
             }
-            None => Ok(()),
+            Err(WriteError::Contradiction(error)) => {
+                self.hsm.forget_key(key);
+                fail(error.to_string())
+            }
+            Err(error) => Err(Stuck::failed(error)),
         }
     }
 
+    /// Destroys on one token what an intent to make a key left, a key whose tag collides, or one that
+    /// a motion gave up.
+    pub fn destroy(
+        &self,
+        zone: &ZoneName,
+        (token, label): (&str, &str),
+        key: Option<KeyId>,
+        under: u64,
+    ) -> Result<(), Stuck> {
+        let (zone, token_name, label) = (zone.clone(), token.to_owned(), label.to_owned());
+        let operation = Operation::Destroy { zone, token: token_name, label, key };
+        let role = key.and_then(|key| {
+            self.ledger.read(|state| state.keys().get(&key).map(|record| record.role))
+        });
+        let leave = self.intend(operation, under)?;
+        let leave = self.seal(leave, role.unwrap_or(KeyRole::Zsk), token)?;
+        let (spent, result) = self.hsm.destroy(leave);
+        let outcome = match &result {
+            Ok(()) => Outcome::Destroyed,
+            Err(error @ HsmError::OutcomeUnknown { .. }) => return Err(Stuck::failed(error)),
+            Err(error) => Outcome::Failed { reason: error.to_string() },
+        };
+        self.ledger.outcome(spent, outcome, self.now()).map_err(Stuck::failed)?;
+        result.map_err(Stuck::failed)?;
+        self.forget(key);
+        Ok(())
+    }
+
     /// Ends an intent that an earlier run, or a token that was lost, left open.
-    fn settle(&self, line: u64, operation: &Operation) -> Result<(), String> {
+    pub fn settle(&self, line: u64, operation: &Operation) -> Result<(), Stuck> {
         match operation {
             // Those of earlier runs were closed at start; this one is being made just now.
-            Operation::SignDnskey { .. } => Ok(()),
-            Operation::Destroy { token, label, .. } => {
-                let left = self.objects(token, label)?;
-                let outcome = if left.is_empty() {
-                    self.forget(label);
-                    Outcome::Destroyed
-                } else {
-                    Outcome::Failed { reason: format!("{} objects are still there", left.len()) }
+            Operation::SignDnskey { .. } | Operation::SignCds { .. } => Ok(()),
+            Operation::Adopt { .. } => self.adopted(line, operation),
+            Operation::Destroy { token, label, key, .. } => {
+                let left = match key {
+                    Some(key) => self.hsm.find_by_key(token, key).map(|pair| pair.is_some()),
+                    None => self.objects(token, label).map(|found| !found.is_empty()),
                 };
-                self.ledger.end(line, outcome, self.now()).map_err(|e| e.to_string())
+                let outcome = match left {
+                    Ok(false) => Outcome::Destroyed,
+                    Ok(true) => Outcome::Failed { reason: "it is still there".to_owned() },
+                    Err(error @ HsmError::NotAPair { .. }) => {
+                        Outcome::Failed { reason: format!("a part of it is left: {error}") }
+                    }
+                    Err(error) => return Err(Stuck::waits(error)),
+                };
+                let is_gone = outcome == Outcome::Destroyed;
+                self.ledger.end(line, outcome, self.now()).map_err(Stuck::failed)?;
+                if is_gone {
+                    self.forget(*key);
+                }
+                Ok(())
             }
             Operation::Generate { zone, role, token, nonce } => {
                 let label = generation_label(*role, zone, nonce);
-                let found = self.objects(token, &label)?;
+                let found = self.objects(token, &label).map_err(Stuck::waits)?;
                 if found.is_empty() {
                     let reason = "no such objects are on the token".to_owned();
                     let outcome = Outcome::Failed { reason };
-                    return self.ledger.end(line, outcome, self.now()).map_err(|e| e.to_string());
+                    return self.ledger.end(line, outcome, self.now()).map_err(Stuck::failed);
                 }
-                match self.whole_and_proven(zone, *role, token, &label, &found)? {
+                match self.whole_and_proven((zone, *role), token, &label, &found)? {
                     Ok(public) => {
-                        tracing::info!(%zone, %role, token, "a key of an interrupted run is adopted");
-                        self.made(zone, *role, (token, &label), line, public)
+                        tracing::info!(%zone, %role, token, "a key of an interrupted run is taken up");
+                        self.made((zone, *role), (token, &label), line, &public)
                     }
                     Err(why) => self.discard(line, zone, (token, &label), &why),
                 }
@@ -255,20 +277,67 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
         }
     }
 
+    /// Records a key that was made or found, and has it proven.
+    fn made(
+        &self,
+        (zone, role): (&ZoneName, KeyRole),
+        (token, label): (&str, &str),
+        intent: u64,
+        public: &PublicKey,
+    ) -> Result<(), Stuck> {
+        let id = public.id();
+        let outcome = Outcome::Generated { made: self.made_key(intent, role, public) };
+        match self.ledger.end(intent, outcome, self.now()) {
+            Ok(()) => {}
+            Err(WriteError::Contradiction(error)) => {
+                // A public key that exists already (the token's random numbers are not), or one that
+                // is not wanted any more.
+                tracing::error!(token, key = %id, %error, "a key that was made is not taken up");
+                self.discard(intent, zone, (token, label), &error.to_string())?;
+                return Err(Stuck::failed(error));
+            }
+            Err(error) => return Err(Stuck::failed(error)),
+        }
+        tracing::info!(%zone, %role, key = %id, token, "a key was made");
+        let collides = self.ledger.read(|state| {
+            let record = state.keys().get(&id)?;
+            record.collides_with.is_some().then_some(record.made_by)
+        });
+        if let Some(under) = collides {
+            self.destroy(zone, (token, label), Some(id), under)?;
+            return Err(Stuck::failed(
+                "its tag collided with another key's of the zone; it was destroyed",
+            ));
+        }
+        let record = self.ledger.read(|state| state.keys().get(&id).cloned());
+        self.hsm.expect_keys(record.iter().map(|record| expected_key(&id, record)).collect());
+        Ok(())
+    }
+
+    /// What the ledger is told of a key: its public half only if that is published at once.
+    fn made_key(&self, intent: u64, role: KeyRole, public: &PublicKey) -> MadeKey {
+        let at_once = self.ledger.read(|state| state.is_published_at_once(intent));
+        MadeKey {
+            key: public.id(),
+            algorithm: public.algorithm(),
+            tag: public.tag(role.flags()),
+            revoked_tag: public.tag(role.flags() | FLAG_REVOKE),
+            public: at_once.then(|| public.clone()),
+        }
+    }
+
     /// Whether what was found is a whole key of the zone's algorithm that the token proves; the
     /// inner error says why it is not, the outer that it can't be told now.
     fn whole_and_proven(
         &self,
-        zone: &ZoneName,
-        role: KeyRole,
+        (zone, role): (&ZoneName, KeyRole),
         token: &str,
         label: &str,
         found: &[FoundObject],
-    ) -> Result<Result<PublicKey, String>, String> {
+    ) -> Result<Result<PublicKey, String>, Stuck> {
         let policy = self.ledger.read(|state| {
-            let (_, founding) = state.founding()?;
-            let group = founding.token.get(token)?.group.clone();
-            Some((founding.policy_of(zone)?.clone(), group))
+            let group = state.tokens().get(token)?.group.clone();
+            Some((state.policy_of(zone)?.clone(), group))
         });
         let Some((policy, group)) = policy else {
             return Ok(Err("its zone is no longer bound".to_owned()));
@@ -279,24 +348,37 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
             return Ok(Err("the pair is not whole".to_owned()));
         };
         if public.algorithm() != policy.algorithm || policy.group_for(role) != Some(&group) {
-            return Ok(Err("the founding wants another key meanwhile".to_owned()));
+            return Ok(Err("the zone's policy wants another key meanwhile".to_owned()));
         }
-        let id = public.id();
-        let (label, conflicted) = (label.to_owned(), false);
-        let key = ExpectedKey { public: public.clone(), role, label, group, conflicted };
+        let key = ExpectedKey {
+            identity: KeyIdentity::Public(public.clone()),
+            role,
+            label: label.to_owned(),
+            cka_id: None,
+            group,
+            conflicted: false,
+        };
+        Ok(self.prove(key, token)?.map(|()| public))
+    }
+
+    /// Has the tokens prove a key that is not in the ledger yet; the inner error says that this token
+    /// does not, and then the key is expected no longer.
+    fn prove(&self, key: ExpectedKey, token: &str) -> Result<Result<(), String>, Stuck> {
+        let id = key.id();
         self.hsm.expect_keys(vec![key]);
         let status = self.hsm.key_status(&id);
         if let Some(why) = status.as_ref().and_then(|status| status.conflict.clone()) {
             // Another token contradicts: not one to adopt, and not one to destroy unseen.
             self.hsm.forget_key(&id);
-            return Err(why);
+            return Err(Stuck::Waits(why));
         }
         if status.is_some_and(|status| status.proven_by.iter().any(|name| name == token)) {
-            return Ok(Ok(public));
+            return Ok(Ok(()));
         }
         self.hsm.forget_key(&id);
         // A token that went away meanwhile has not failed the proof.
-        self.objects(token, "cs-").map(|_| Err("the token did not prove it".to_owned()))
+        self.hsm.objects_labelled(token, "cs-").map_err(Stuck::waits)?;
+        Ok(Err("the token did not prove it".to_owned()))
     }
 
     /// Destroys what an intent to make a key left, and ends the intent.
@@ -306,54 +388,66 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
         zone: &ZoneName,
         (token, label): (&str, &str),
         why: &str,
-    ) -> Result<(), String> {
-        self.destroy(zone, token, label)?;
-        let outcome = Outcome::Failed { reason: format!("{why}; what was there is destroyed") };
-        self.ledger.end(intent, outcome, self.now()).map_err(|e| e.to_string())
-    }
-
-    fn destroy(&self, zone: &ZoneName, token: &str, label: &str) -> Result<(), String> {
-        let (zone, token) = (zone.clone(), token.to_owned());
-        let operation = Operation::Destroy { zone, token, label: label.to_owned() };
-        let under = self.ledger.read(|state| state.founding().map(|(line, _)| line));
-        let under = under.ok_or("there is no founding")?;
-        let leave = self.ledger.intend(operation, under, self.now()).map_err(|e| e.to_string())?;
-        let (spent, result) = self.hsm.destroy(leave);
-        let outcome = match &result {
-            Ok(()) => {
-                self.forget(label);
-                Outcome::Destroyed
-            }
-            Err(error @ HsmError::OutcomeUnknown { .. }) => return Err(error.to_string()),
-            Err(error) => Outcome::Failed { reason: error.to_string() },
+    ) -> Result<(), Stuck> {
+        let (zone_name, token_name) = (zone.clone(), token.to_owned());
+        let operation = Operation::Destroy {
+            zone: zone_name,
+            token: token_name,
+            label: label.to_owned(),
+            key: None,
         };
-        self.ledger.outcome(spent, outcome, self.now()).map_err(|e| e.to_string())?;
-        result.map_err(|e| e.to_string())
+        let now_s = self.now();
+        let under = self.ledger.read(|state| state.standing(&operation, now_s));
+        let under = under.ok_or(Stuck::waits("no line allows to destroy what was left"))?;
+        self.destroy(zone, (token, label), None, under)?;
+        let outcome = Outcome::Failed { reason: format!("{why}; what was there is destroyed") };
+        self.ledger.end(intent, outcome, self.now()).map_err(Stuck::failed)
     }
 
-    fn forget(&self, label: &str) {
-        let id: Option<KeyId> =
-            self.ledger.read(|state| state.key_labelled(label).map(|(id, _)| *id));
-        if let Some(id) = id {
-            self.hsm.forget_key(&id);
+    fn intend(&self, operation: Operation, under: u64) -> Result<Authorised, Stuck> {
+        self.ledger.intend(operation, under, self.now()).map_err(Stuck::waits)
+    }
+
+    /// Seals the ledger behind the intent for a KSK or CSK; else ends the intent.
+    fn seal(&self, leave: Authorised, role: KeyRole, token: &str) -> Result<Authorised, Stuck> {
+        if role == KeyRole::Zsk {
+            return Ok(leave);
+        }
+        let group = self.ledger.read(|state| state.tokens().get(token).map(|t| t.group.clone()));
+        let group = group.unwrap_or_default();
+        match self.seals.before_use(self.ledger, self.hsm, &group) {
+            Ok(()) => Ok(leave),
+            Err(reason) => {
+                let failed = Outcome::Failed { reason: reason.clone() };
+                self.ledger.outcome(leave.spend(), failed, self.now()).map_err(Stuck::failed)?;
+                Err(Stuck::Failed(reason))
+            }
         }
     }
 
-    fn objects(&self, token: &str, label: &str) -> Result<Vec<FoundObject>, String> {
-        let mut found =
-            self.hsm.objects_labelled(token, label).map_err(|e: HsmError| e.to_string())?;
+    /// A key that the ledger no longer has is expected no longer.
+    fn forget(&self, key: Option<KeyId>) {
+        if let Some(key) = key
+            && self.ledger.read(|state| !state.keys().contains_key(&key))
+        {
+            self.hsm.forget_key(&key);
+        }
+    }
+
+    fn objects(&self, token: &str, label: &str) -> Result<Vec<FoundObject>, HsmError> {
+        let mut found = self.hsm.objects_labelled(token, label)?;
         found.retain(|object| object.label == label);
         Ok(found)
     }
 
     /// The first token of the group, by name, that is usable.
-    fn usable_token(&self, group: &str) -> Result<String, String> {
+    fn usable_token(&self, group: &str) -> Result<String, Stuck> {
         let health = self.hsm.health();
         let usable = health.iter().filter(|t| t.group == group && t.state == TokenState::Usable);
         usable
             .map(|token| token.name.clone())
             .min()
-            .ok_or_else(|| format!("no token of group `{group}` is usable yet"))
+            .ok_or_else(|| Stuck::Waits(format!("no token of group `{group}` is usable yet")))
     }
 
     fn now(&self) -> u64 {

@@ -1,59 +1,80 @@
 //! The keeper's process: from its files to two open sockets, and to its end.
 //!
 //! ```text
-//! main ── signals: stop, read the founding again
-//!   ├─ keys ······ makes and mends keys in rounds (keys.rs)
+//! main ── signals: stop
+//!   ├─ executor ·· begins and carries out what was approved, in rounds (motions.rs, keys.rs)
 //!   ├─ events ···· what tokens tell: conflicts into the ledger, a lost group ends the process
-//!   ├─ daemon's socket ┬ a thread a connection, one a request (server.rs ► service.rs ► judge.rs)
-//!   ├─ group's socket  ┘
-//!   └─ the tokens' own threads (pkcs11)
+//!   ├─ daemon's socket ┬ a thread a connection, one a request
+//!   │                  │ (server.rs ► service.rs ► judge.rs, ksk.rs ► seal.rs)
+//!   ├─ group's socket  ┘ (server.rs ► papers.rs)
+//!   └─ the tokens' own threads (pkcs11), which ask at each opening whose the token is (marks.rs)
 //! ```
+//!
+//! A keeper without a founding has neither executor nor daemon: it shows its tokens and takes one
+//! founding (unfounded.rs), and ends, for its supervisor to start it as founded.
 
 pub mod clock;
 pub mod config;
 pub mod door;
-pub mod founding;
 pub mod judge;
 pub mod keys;
+mod ksk;
+pub mod marks;
+pub mod motions;
+mod notices;
+mod papers;
+mod reader;
+pub mod seal;
 pub mod server;
 pub mod service;
+mod survey;
+pub mod unfounded;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use countersign_policy::KeyId;
 use countersign_policy::key::to_hex;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
 
 use self::clock::now_s;
 use self::config::KeeperConfig;
-use self::keys::KeyMaker;
-use self::server::{Allowed, UnderWay, WithDaemon, WithGroup};
+use self::motions::Executor;
+use self::seal::{CHECKPOINT_FILE, Seals};
+use self::server::{Allowed, Keeper, UnderWay, WithDaemon, WithGroup};
 use self::service::Service;
+use self::unfounded::Unfounded;
 use crate::ledger::{Ledger, Note, OpenError, WriteError, sha256};
-use crate::pkcs11::{Event, HsmError, Tokens, exit_past_modules};
+use crate::pkcs11::{Admission, Event, HsmError, Tokens, exit_past_modules};
 
 /// Stopped by a signal.
 pub const EXIT_STOPPED: i32 = 0;
-/// Configuration, founding, sockets or directories are not as they must be.
+/// Configuration, sockets or directories are not as they must be.
 pub const EXIT_CONFIG: i32 = 2;
 /// A token hung and its group has none left; a restart opens it last.
 pub const EXIT_GROUP_LOST: i32 = 3;
 /// The ledger is refused.
 pub const EXIT_LEDGER: i32 = 4;
+/// The appliance was founded: a restart serves it.
+pub const EXIT_FOUNDED: i32 = 5;
 
 /// How long requests under way may take to end when the keeper stops: above the deadline of a call
 /// into a token, below what supervisors wait before they kill.
 const STOP_MAX: Duration = Duration::from_secs(8);
-/// Between rounds of the key maker while something is left to do: doubled from one to the other.
-const ROUND_PAUSE_MIN: Duration = Duration::from_millis(200);
-const ROUND_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How long a start waits for the tokens, to hear what they say of the ledger before a line is added to
+/// it. One that takes longer is compared when it comes.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+/// Between rounds of the executor when nobody wakes it: windows open and tokens come back by
+/// themselves.
+const ROUND_PAUSE: Duration = Duration::from_millis(500);
 /// Between attempts to write what tokens told, while the ledger can't be written.
 const NOTE_RETRY: Duration = Duration::from_secs(2);
 /// A module or binary beyond this is not hashed whole; none comes near it.
@@ -62,20 +83,15 @@ const HASHED_BYTES_MAX: u64 = 1 << 30;
 /// Why the keeper did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration or founding file.
+    /// The configuration file.
     #[error(transparent)]
     Config(#[from] config::ConfigError),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] OpenError),
-    /// The ledger can't take the first lines, or the founding may not follow.
-    #[error("founding {path}: {problem}")]
-    Founding {
-        /// The founding file.
-        path: std::path::PathBuf,
-        /// Why.
-        problem: WriteError,
-    },
+    /// What is kept beside the ledger contradicts it.
+    #[error("ledger: {0}")]
+    Kept(String),
     /// A token's settings.
     #[error(transparent)]
     Token(#[from] HsmError),
@@ -88,52 +104,142 @@ impl StartError {
     /// What the process exits with.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Ledger(_) => EXIT_LEDGER,
+            Self::Ledger(_) | Self::Kept(_) => EXIT_LEDGER,
             _ => EXIT_CONFIG,
         }
     }
 }
 
-enum Wake {
-    Founding,
-}
-
-/// Runs the keeper until a signal ends it. `ready` is called when both sockets listen. Call it before
-/// any other thread is started: it blocks the signals that it waits for.
+/// Runs the keeper until a signal ends it, or it was founded. `ready` is called when both sockets
+/// listen. Call it before any other thread is started: it blocks the signals that it waits for.
 pub fn run(config_path: &Path, ready: impl FnOnce()) -> Result<i32, StartError> {
     let signals = block_signals()?;
     let config = KeeperConfig::load(config_path)?;
     prepare_state_dir(&config.state_dir).map_err(StartError::System)?;
-    let ledger = Ledger::open(&config.state_dir)?;
-    enforce_founding(&ledger, &config)?;
-    let specs = ledger.read(|state| {
-        let (_, founding) = state.founding().ok_or("there is no founding")?;
-        config.token_specs(founding)
-    });
-    let specs =
-        specs.map_err(|problem| config::ConfigError { path: config_path.to_owned(), problem })?;
-    note_start(&ledger, &config);
-    if let Err(error) = keys::close_interrupted_signatures(&ledger, now_s()) {
-        tracing::warn!(%error, "interrupted signatures are not closed in the ledger yet");
+    let ledger = Arc::new(Ledger::open(&config.state_dir)?);
+    let founded = ledger.read(|state| state.appliance().is_some());
+    let under_way = Arc::new(UnderWay::default());
+    let sockets = [config.socket.clone(), config.ledger_socket.clone()];
+    let wait = || {
+        ready();
+        tracing::info!(socket = %sockets[0].display(), founded, "the keeper serves");
+        wait_for_end(&signals);
+        if !under_way.wait_none(STOP_MAX) {
+            tracing::warn!("requests were still under way; they are open in the ledger");
+        }
+        for socket in &sockets {
+            let _ = std::fs::remove_file(socket);
+        }
+    };
+    if founded {
+        serve_founded(config_path, config, ledger, &under_way)?;
+        wait();
+        return Ok(EXIT_STOPPED);
+    }
+    let unfounded = serve_unfounded(config_path, config, ledger, &under_way)?;
+    wait();
+    Ok(if unfounded.is_founded() { EXIT_FOUNDED } else { EXIT_STOPPED })
+}
+
+fn serve_unfounded(
+    config_path: &Path,
+    config: KeeperConfig,
+    ledger: Arc<Ledger>,
+    under_way: &Arc<UnderWay>,
+) -> Result<Arc<Unfounded<Tokens>>, StartError> {
+    let kept = config.state_dir.join(CHECKPOINT_FILE);
+    if kept.exists() {
+        return Err(StartError::Kept(format!(
+            "{} is empty, and {} is the checkpoint of one that was here. hint: restore the ledger",
+            ledger.path().display(),
+            kept.display()
+        )));
     }
     let (events, told) = channel();
-    let tokens = Tokens::open(specs, &config.state_dir, events)?;
+    let tokens = Tokens::open(config.unfounded_specs(), &config.state_dir, events)?;
+    spawn("events", move || {
+        for event in told {
+            // Ends the process if a group is lost; no key is known yet that could conflict.
+            note_of(event);
+        }
+    })?;
+    let (path, listening) = (config_path.to_owned(), config.clone());
+    let ended = Box::new(|| {
+        // The answer goes out first: main waits for requests under way.
+        if let Err(error) = kill(Pid::this(), Signal::SIGTERM) {
+            tracing::error!(%error, "the keeper can't end itself; restart it");
+        }
+    });
+    let unfounded = Arc::new(Unfounded::new(ledger, tokens, config, path, now_s, ended));
+    tracing::warn!("not founded: the group's socket takes survey and found, the daemon is refused");
+    listen(&unfounded, &listening, under_way)?;
+    Ok(unfounded)
+}
+
+fn serve_founded(
+    config_path: &Path,
+    config: KeeperConfig,
+    ledger: Arc<Ledger>,
+    under_way: &Arc<UnderWay>,
+) -> Result<(), StartError> {
+    let wrong = |problem| config::ConfigError { path: config_path.to_owned(), problem };
+    check_pin(&ledger, &config).map_err(wrong)?;
+    let known = ledger.read(|state| state.tokens().clone());
+    let (specs, missing) = config.founded_specs(&known).map_err(wrong)?;
+    for token in missing {
+        tracing::error!(token, "the configuration does not name this token of the ledger's");
+    }
+    let seals = Seals::open(&config.state_dir, &ledger).map_err(StartError::Kept)?;
+    let seals = Arc::new(seals);
+    let (events, told) = channel();
+    let admission = admission(&ledger, &seals);
+    let tokens = Tokens::open_admitted(specs, &config.state_dir, events, Some(admission))?;
     tokens.expect_keys(ledger.read(keys::expected));
-    let service = Arc::new(Service::new(ledger, tokens, now_s));
-    start_threads(&service, told)?;
-    let wake = start_key_maker(&service)?;
-    let under_way = Arc::new(UnderWay::default());
-    listen(&service, &config, &under_way)?;
-    ready();
-    tracing::info!(socket = %config.socket.display(), "the keeper serves");
-    wait_for_end(&signals, &service, &config, &wake);
-    if !under_way.wait_none(STOP_MAX) {
-        tracing::warn!("requests were still under way; they are open in the ledger");
+    if !tokens.wait_settled(SETTLE_MAX) {
+        tracing::warn!("not every token was opened yet; what one says is compared when it is");
     }
-    for socket in [&config.socket, &config.ledger_socket] {
-        let _ = std::fs::remove_file(socket);
+    match seals.behind(&ledger) {
+        Some(why) => tracing::error!(why, "nothing is signed"),
+        None => {
+            note_start(&ledger, &config);
+            if let Err(error) = keys::close_interrupted_signatures(&ledger, now_s()) {
+                tracing::warn!(%error, "interrupted signatures are not closed in the ledger yet");
+            }
+        }
     }
-    Ok(EXIT_STOPPED)
+    let (wake, woken) = sync_channel(1);
+    let listening = config.clone();
+    let service = Arc::new(Service::new((ledger, seals), tokens, config, now_s, wake));
+    let noting = Arc::clone(&service);
+    spawn("events", move || take_events(&noting, &told))?;
+    let executing = Arc::clone(&service);
+    spawn("executor", move || execute(&executing, &woken))?;
+    listen(&service, &listening, under_way)
+}
+
+/// Root's pin, as long as the appliance lives: a ledger of another founding is not taken up.
+fn check_pin(ledger: &Ledger, config: &KeeperConfig) -> Result<(), String> {
+    let Some(founding) = ledger.read(|state| state.appliance()) else { return Ok(()) };
+    match config.founding {
+        Some(pinned) if pinned == founding => Ok(()),
+        Some(pinned) => {
+            Err(format!("[keeper] `founding` pins {pinned}; the ledger is of {founding}"))
+        }
+        None => Err(format!(
+            "[keeper] `founding` is missing; the ledger is of {founding}. hint: compare that with what              the founders hold, and pin it"
+        )),
+    }
+}
+
+/// Whether a token that was opened is this appliance's, and what it says of the ledger.
+fn admission(ledger: &Arc<Ledger>, seals: &Arc<Seals>) -> Admission {
+    let (ledger, seals) = (Arc::clone(ledger), Arc::clone(seals));
+    Box::new(move |token, data| {
+        ledger.read(|state| marks::check(state, token, data)).inspect_err(|why| {
+            tracing::error!(token, why, "a token is not used");
+        })?;
+        seals.compare_data(&ledger, token, data)
+    })
 }
 
 fn block_signals() -> Result<SigSet, StartError> {
@@ -142,34 +248,13 @@ fn block_signals() -> Result<SigSet, StartError> {
     Ok(signals)
 }
 
-/// Returns at SIGTERM or SIGINT; reads the founding again at SIGHUP.
-fn wait_for_end(
-    signals: &SigSet,
-    service: &Service<Tokens>,
-    config: &KeeperConfig,
-    wake: &Sender<Wake>,
-) {
+/// Returns at SIGTERM or SIGINT.
+fn wait_for_end(signals: &SigSet) {
     loop {
         match signals.wait() {
-            Ok(Signal::SIGHUP) => match enforce_founding(service.ledger(), config) {
-                Ok(true) => {
-                    let unopened = service.ledger().read(|state| {
-                        state.founding().is_some_and(|(_, founding)| {
-                            let opened = service.hsm().health();
-                            let is_open =
-                                |name: &String| opened.iter().any(|token| token.name == *name);
-                            !founding.token.keys().all(is_open)
-                        })
-                    });
-                    if unopened {
-                        tracing::warn!("the founding's new tokens are opened at the next start");
-                    }
-                    // The key maker may have ended only with the process.
-                    let _ = wake.send(Wake::Founding);
-                }
-                Ok(false) => tracing::info!("the founding has not changed"),
-                Err(error) => tracing::error!(%error, "the founding in force stays"),
-            },
+            Ok(Signal::SIGHUP) => {
+                tracing::info!("nothing is read again while the keeper runs; restart it");
+            }
             Ok(signal) => {
                 tracing::info!(%signal, "stopping");
                 return;
@@ -180,12 +265,6 @@ fn wait_for_end(
             }
         }
     }
-}
-
-fn enforce_founding(ledger: &Ledger, config: &KeeperConfig) -> Result<bool, StartError> {
-    let founding = founding::load(&config.founding)?;
-    founding::enforce(ledger, founding, now_s())
-        .map_err(|problem| StartError::Founding { path: config.founding.clone(), problem })
 }
 
 /// Makes the directory, or checks that nobody else can write to it.
@@ -237,11 +316,6 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StartEr
     spawned.map(|_| ()).map_err(|e| StartError::System(format!("starting a thread: {e}")))
 }
 
-fn start_threads(service: &Arc<Service<Tokens>>, told: Receiver<Event>) -> Result<(), StartError> {
-    let service = Arc::clone(service);
-    spawn("events", move || take_events(&service, &told))
-}
-
 /// Writes conflicts to the ledger. While it can't be written they are owed, the newest of each key;
 /// a lost group is never kept waiting behind them.
 fn take_events(service: &Service<Tokens>, told: &Receiver<Event>) {
@@ -259,6 +333,9 @@ fn take_events(service: &Service<Tokens>, told: &Receiver<Event>) {
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if service.seals().behind(service.ledger()).is_some() {
+            continue;
         }
         owed.retain(|_, note| match service.ledger().note(note.clone(), now_s()) {
             Ok(_) => false,
@@ -302,59 +379,35 @@ fn note_of(event: Event) -> (KeyId, Note) {
     }
 }
 
-fn start_key_maker(service: &Arc<Service<Tokens>>) -> Result<Sender<Wake>, StartError> {
-    let service = Arc::clone(service);
-    let (wake, woken) = channel();
-    spawn("keys", move || make_keys(&service, &woken))?;
-    Ok(wake)
-}
-
-fn make_keys(service: &Service<Tokens>, woken: &Receiver<Wake>) {
-    let mut pause = ROUND_PAUSE_MIN;
-    let mut last = Vec::new();
+/// Rounds of the executor, for good. One that panics costs itself alone.
+fn execute(service: &Service<Tokens>, woken: &Receiver<()>) {
+    let mut executor = Executor::new(service.ledger(), service.hsm(), service.seals(), now_s);
     loop {
-        let maker = KeyMaker::new(service.ledger(), service.hsm(), now_s);
-        let unfinished = maker.round();
-        if unfinished != last {
-            for item in &unfinished {
-                tracing::warn!("{item}");
-            }
-            if unfinished.is_empty() {
-                tracing::info!("every key that the founding names is there");
-            }
-            last.clone_from(&unfinished);
+        match catch_unwind(AssertUnwindSafe(|| executor.round())) {
+            Ok(unfinished) => service.set_unfinished(unfinished),
+            Err(_) => tracing::error!("a round of the executor panicked; please report it"),
         }
-        let woken = if unfinished.is_empty() {
-            woken.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            let woken = woken.recv_timeout(pause);
-            pause = (pause * 2).min(ROUND_PAUSE_MAX);
-            woken
-        };
-        match woken {
-            Ok(Wake::Founding) => pause = ROUND_PAUSE_MIN,
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+        if woken.recv_timeout(ROUND_PAUSE) == Err(RecvTimeoutError::Disconnected) {
+            return;
         }
     }
 }
 
-fn listen(
-    service: &Arc<Service<Tokens>>,
+fn listen<K: Keeper>(
+    keeper: &Arc<K>,
     config: &KeeperConfig,
     under_way: &Arc<UnderWay>,
 ) -> Result<(), StartError> {
-    let bind = |path: &Path, allowed| -> Result<UnixListener, StartError> {
-        server::bind(path, config.group_gid, allowed)
+    let bind = |path: &Path| -> Result<UnixListener, StartError> {
+        server::bind(path, config.group_gid)
             .map_err(|e| StartError::System(format!("socket {}: {e}", path.display())))
     };
     let daemon = Allowed::User(config.daemon_uid);
-    let (for_daemon, for_group) =
-        (bind(&config.socket, daemon)?, bind(&config.ledger_socket, Allowed::ByFile)?);
-    let conversation = Arc::new(WithDaemon(Arc::clone(service)));
+    let (for_daemon, for_group) = (bind(&config.socket)?, bind(&config.ledger_socket)?);
+    let conversation = Arc::new(WithDaemon(Arc::clone(keeper)));
     let counting = Arc::clone(under_way);
     spawn("daemon-socket", move || server::serve(&for_daemon, daemon, &conversation, &counting))?;
-    let conversation = Arc::new(WithGroup(Arc::clone(service)));
+    let conversation = Arc::new(WithGroup(Arc::clone(keeper)));
     let counting = Arc::clone(under_way);
     spawn("ledger-socket", move || {
         server::serve(&for_group, Allowed::ByFile, &conversation, &counting);

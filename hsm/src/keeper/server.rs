@@ -1,5 +1,5 @@
-//! The keeper's two unix sockets: one for the daemon's user alone, one for the group that may read
-//! the ledger. Threads and blocking reads; every count, size and wait has a bound, so that one peer
+//! The keeper's two unix sockets: one for the daemon's user alone, one for the group that
+//! reads the ledger and hands in texts. Threads and blocking reads; every count, size and wait has a bound, so that one peer
 //! can't hold up the other, nor a hundred idle connections the first.
 
 use std::collections::BTreeMap;
@@ -51,14 +51,22 @@ pub trait Conversation: Send + Sync + 'static {
     fn refused(refusal: Refusal) -> Self::Response;
     /// Whether an answer is a "no": after one to its hello, a connection ends.
     fn is_refusal(response: &Self::Response) -> bool;
-    /// Answers a request.
-    fn answer(&self, request: Self::Request) -> Self::Response;
+    /// Answers a request of this user.
+    fn answer(&self, request: Self::Request, user: u32) -> Self::Response;
+}
+
+/// What answers on both sockets: an unfounded keeper, or one that serves.
+pub trait Keeper: Send + Sync + 'static {
+    /// Answers the daemon.
+    fn answer_daemon(&self, request: Request) -> Response;
+    /// Answers a user of the group.
+    fn answer_group(&self, request: LedgerRequest, user: u32) -> LedgerResponse;
 }
 
 /// The daemon's conversation.
-pub struct WithDaemon<H>(pub Arc<super::service::Service<H>>);
+pub struct WithDaemon<K>(pub Arc<K>);
 
-impl<H: super::door::Hsm + 'static> Conversation for WithDaemon<H> {
+impl<K: Keeper> Conversation for WithDaemon<K> {
     type Request = Request;
     type Response = Response;
     const IN_FLIGHT: usize = IN_FLIGHT_MAX;
@@ -71,19 +79,20 @@ impl<H: super::door::Hsm + 'static> Conversation for WithDaemon<H> {
     fn is_refusal(response: &Response) -> bool {
         matches!(response, Response::Refused(_))
     }
-    fn answer(&self, request: Request) -> Response {
-        self.0.answer(request)
+    fn answer(&self, request: Request, _: u32) -> Response {
+        self.0.answer_daemon(request)
     }
 }
 
-/// The group's conversation: ledger reads.
-pub struct WithGroup<H>(pub Arc<super::service::Service<H>>);
+/// The group's conversation: ledger reads, and texts that authenticate themselves.
+pub struct WithGroup<K>(pub Arc<K>);
 
-impl<H: super::door::Hsm + 'static> Conversation for WithGroup<H> {
+impl<K: Keeper> Conversation for WithGroup<K> {
     type Request = LedgerRequest;
     type Response = LedgerResponse;
     // Small questions have answers of a whole frame: one a connection keeps a reader that takes none
-    // of them from filling the keeper's memory.
+    // of them from filling the keeper's memory, and a sender of bad signatures from having more than
+    // a few judged at a time.
     const IN_FLIGHT: usize = 1;
     fn is_hello(request: &LedgerRequest) -> bool {
         matches!(request, LedgerRequest::Hello { .. })
@@ -94,8 +103,8 @@ impl<H: super::door::Hsm + 'static> Conversation for WithGroup<H> {
     fn is_refusal(response: &LedgerResponse) -> bool {
         matches!(response, LedgerResponse::Refused(_))
     }
-    fn answer(&self, request: LedgerRequest) -> LedgerResponse {
-        self.0.answer_ledger(&request)
+    fn answer(&self, request: LedgerRequest, user: u32) -> LedgerResponse {
+        self.0.answer_group(request, user)
     }
 }
 
@@ -110,7 +119,7 @@ pub enum Allowed {
 
 /// Binds a socket that `group_gid` can connect to. A socket file that nobody listens on any more is
 /// removed; anything else at the path is left alone and is an error.
-pub fn bind(path: &Path, group_gid: u32, allowed: Allowed) -> io::Result<UnixListener> {
+pub fn bind(path: &Path, group_gid: u32) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {
             if UnixStream::connect(path).is_ok() {
@@ -128,27 +137,15 @@ pub fn bind(path: &Path, group_gid: u32, allowed: Allowed) -> io::Result<UnixLis
     }
     // The umask (077) keeps everyone out until the permissions are set.
     let listener = UnixListener::bind(path)?;
-    let given = nix::unistd::chown(path, None, Some(config::gid(group_gid)));
-    let mode = match (given, allowed) {
-        (Ok(()), _) => 0o660,
-        (Err(error), Allowed::User(_)) => {
-            tracing::warn!(
-                socket = %path.display(), group = group_gid, %error,
-                "the socket can't be given to the group; its peer is still checked by user. hint: \
-                 make the keeper's user a member"
-            );
-            0o666
-        }
-        (Err(error), Allowed::ByFile) => {
-            tracing::warn!(
-                socket = %path.display(), group = group_gid, %error,
-                "the socket can't be given to the group: only the keeper's own user and root can \
-                 read the ledger. hint: make the keeper's user a member"
-            );
-            0o600
-        }
-    };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    if let Err(error) = nix::unistd::chown(path, None, Some(config::gid(group_gid))) {
+        // Nobody in the group could connect, or else everybody on the machine.
+        let _ = std::fs::remove_file(path);
+        return Err(io::Error::other(format!(
+            "it can't be given to the group {group_gid}: {error}. hint: make the keeper's user a \
+             member of the group"
+        )));
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     Ok(listener)
 }
 
@@ -214,7 +211,7 @@ pub fn serve<C: Conversation>(
         let (conversation, under_way) = (Arc::clone(conversation), Arc::clone(under_way));
         let spawned = std::thread::Builder::new().name("connection".to_owned()).spawn(move || {
             let _counted = counted;
-            converse(&stream, &conversation, &under_way);
+            converse(&stream, user, &conversation, &under_way);
             let _ = stream.shutdown(Shutdown::Both);
         });
         if let Err(error) = spawned {
@@ -275,7 +272,7 @@ fn may_speak(stream: &UnixStream, allowed: Allowed) -> Option<u32> {
         }
         Allowed::User(_) => Some(uid),
         Allowed::ByFile => {
-            tracing::info!(%pid, uid, gid, "the ledger is read");
+            tracing::info!(%pid, uid, gid, "a connection of the group");
             Some(uid)
         }
     }
@@ -284,13 +281,14 @@ fn may_speak(stream: &UnixStream, allowed: Allowed) -> Option<u32> {
 /// One connection, from its hello to its end.
 fn converse<C: Conversation>(
     stream: &UnixStream,
+    user: u32,
     conversation: &Arc<C>,
     under_way: &Arc<UnderWay>,
 ) {
     let Ok(writer) = stream.try_clone() else { return };
     let line = Arc::new(Line { writer: Mutex::new(writer), gate: Gate::new(C::IN_FLIGHT) });
     let mut body = Vec::new();
-    if !greet(stream, conversation, &line, &mut body) {
+    if !greet(stream, user, conversation, &line, &mut body) {
         return;
     }
     loop {
@@ -317,7 +315,7 @@ fn converse<C: Conversation>(
         let work = Work { line: Arc::clone(&line), under_way: Arc::clone(under_way), bytes };
         let conversation = Arc::clone(conversation);
         let spawned = std::thread::Builder::new().name("request".to_owned()).spawn(move || {
-            let response = answer(&*conversation, request);
+            let response = answer(&*conversation, request, user);
             work.line.send(id, &response);
             drop(work);
         });
@@ -331,6 +329,7 @@ fn converse<C: Conversation>(
 /// The first exchange: a hello, in time, and an answer that is no refusal.
 fn greet<C: Conversation>(
     stream: &UnixStream,
+    user: u32,
     conversation: &Arc<C>,
     line: &Line,
     body: &mut Vec<u8>,
@@ -343,7 +342,7 @@ fn greet<C: Conversation>(
     };
     match request {
         Ok((id, request)) if C::is_hello(&request) => {
-            let response = answer(&**conversation, request);
+            let response = answer(&**conversation, request, user);
             line.send(id, &response) && !C::is_refusal(&response)
         }
         Ok((id, _)) => {
@@ -359,8 +358,8 @@ fn greet<C: Conversation>(
 }
 
 /// Answers a request; a panic in it is an answer too, and costs nobody else anything.
-fn answer<C: Conversation>(conversation: &C, request: C::Request) -> C::Response {
-    catch_unwind(AssertUnwindSafe(|| conversation.answer(request))).unwrap_or_else(|_| {
+fn answer<C: Conversation>(conversation: &C, request: C::Request, user: u32) -> C::Response {
+    catch_unwind(AssertUnwindSafe(|| conversation.answer(request, user))).unwrap_or_else(|_| {
         tracing::error!("answering a request panicked; please report it");
         let detail = "the keeper met an error of its own; its log has it".to_owned();
         C::refused(Refusal { kind: RefusalKind::HsmUnavailable, detail })

@@ -1,43 +1,52 @@
-//! What the keeper does with each request. Nothing here trusts the daemon: zone, key, rules and clock
-//! are the ledger's and the keeper's own, and a message only chooses among what they allow.
+//! What a founded keeper does with each request of the daemon. Nothing here trusts the daemon: zone, key,
+//! rules and clock are the ledger's and the keeper's own, and a message only chooses among what they
+//! allow. What people hand in is in [`super::papers`], what a KSK signs in [`super::ksk`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_policy::key::to_hex;
-use countersign_policy::ledger::{LedgerState, Operation, Outcome};
-use countersign_policy::{KeyId, KeyRole, PublicKey, ZoneName};
+use countersign_policy::key_state::Stage;
+use countersign_policy::ledger::{LedgerState, Operation};
+use countersign_policy::state::CDS_VALIDITY_S;
+use countersign_policy::{KeyId, ZoneName};
 
+use super::config::KeeperConfig;
 use super::door::Hsm;
 use super::judge::{self, KeyInUse};
-use super::keys::missing_roles;
-use crate::ledger::{Ledger, Note, WriteError, sha256};
+use super::ksk::{KSK_USES_MAX, ToParent};
+use super::motions::Unfinished;
+use super::papers::{Asked, EXPORTS_AN_HOUR_MAX};
+use super::reader;
+use super::seal::Seals;
+use super::server::Keeper;
+use crate::ledger::{Ledger, Note, WriteError};
 use crate::pkcs11::HsmError;
 use crate::protocol::{
-    FRAME_BYTES_MAX, KeyInfo, LedgerRequest, LedgerResponse, PROTOCOL_VERSION, Refusal,
+    CdsOrder, KeeperHealth, KeyInfo, LedgerRequest, LedgerResponse, PROTOCOL_VERSION, Refusal,
     RefusalKind, Request, Response, ZONES_PER_ANSWER, ZoneKeys,
 };
 
-/// Uses of a zone's KSK in [`HOUR_S`]: a daemon asks when a key set changes and when its
-/// signature nears its end; this many leave room for restarts and tests, and keep a stolen daemon
-/// from filling the ledger.
-const KSK_USES_MAX: u32 = 120;
 const HOUR_S: u64 = 3_600;
 
 /// Lines about published versions of a zone in an hour: one a second is more than any zone changes,
 /// and keeps a stolen daemon from filling the ledger. What is over counts in the next line.
 const ZONE_LINES_MAX: u32 = 3_600;
 
-/// Lines in one answer: what fits a frame is the bound in practice.
-const LINES_PER_ANSWER: usize = 10_000;
-
 /// Answers requests; shared by all connections.
 pub struct Service<H> {
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     hsm: H,
+    seals: Arc<Seals>,
+    config: KeeperConfig,
     now_s: fn() -> u64,
     tallies: Mutex<BTreeMap<ZoneName, Tally>>,
+    asked: Mutex<Asked>,
+    surveying: Mutex<()>,
+    unfinished: Mutex<Vec<Unfinished>>,
+    executor: SyncSender<()>,
 }
 
 /// What was done for a zone; a zone that is not bound has none.
@@ -47,6 +56,7 @@ struct Tally {
     signatures: BTreeMap<KeyId, u32>,
     ksk_uses: Hourly,
     lines: Hourly,
+    exports: Hourly,
 }
 
 /// Counts within an hour of the keeper's clock.
@@ -80,14 +90,38 @@ impl From<WriteError> for Refusal {
     }
 }
 
-fn refuse<T>(kind: RefusalKind, detail: String) -> Result<T, Refusal> {
+/// A "no".
+pub(super) fn refuse<T>(kind: RefusalKind, detail: String) -> Result<T, Refusal> {
     Err(Refusal { kind, detail })
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these; a poisoned lock still guards whole data.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<H: Hsm> Service<H> {
-    /// Serves from `ledger` and `hsm`; `now_s` is the keeper's clock.
-    pub fn new(ledger: Ledger, hsm: H, now_s: fn() -> u64) -> Self {
-        Self { ledger, hsm, now_s, tallies: Mutex::default() }
+    /// Serves from `ledger` and `hsm`; `now_s` is the keeper's clock, and `executor` is told when
+    /// there may be something to carry out.
+    pub fn new(
+        (ledger, seals): (Arc<Ledger>, Arc<Seals>),
+        hsm: H,
+        config: KeeperConfig,
+        now_s: fn() -> u64,
+        executor: SyncSender<()>,
+    ) -> Self {
+        Self {
+            ledger,
+            hsm,
+            seals,
+            config,
+            now_s,
+            tallies: Mutex::default(),
+            asked: Mutex::default(),
+            surveying: Mutex::default(),
+            unfinished: Mutex::default(),
+            executor,
+        }
     }
 
     /// The ledger.
@@ -100,27 +134,75 @@ impl<H: Hsm> Service<H> {
         &self.hsm
     }
 
+    /// What is sealed.
+    pub fn seals(&self) -> &Seals {
+        &self.seals
+    }
+
+    pub(super) fn config(&self) -> &KeeperConfig {
+        &self.config
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        (self.now_s)()
+    }
+
+    pub(super) fn asked(&self) -> MutexGuard<'_, Asked> {
+        locked(&self.asked)
+    }
+
+    pub(super) fn surveying(&self) -> &Mutex<()> {
+        &self.surveying
+    }
+
+    /// What the executor could not do in its last round.
+    pub fn set_unfinished(&self, unfinished: Vec<Unfinished>) {
+        *locked(&self.unfinished) = unfinished;
+    }
+
+    pub(super) fn unfinished(&self) -> MutexGuard<'_, Vec<Unfinished>> {
+        locked(&self.unfinished)
+    }
+
+    /// There may be something to carry out.
+    pub(super) fn wake(&self) {
+        // Full: it is awake already. Closed: the keeper is ending.
+        let _ = self.executor.try_send(());
+    }
+
     /// Answers the daemon.
     pub fn answer(&self, request: Request) -> Response {
-        let answer = match request {
+        let answer = self.check_standing(&request).and_then(|()| match request {
             Request::Hello { protocol } => self.hello(protocol),
-            Request::Zones { after } => self.zones(after.as_ref()),
+            Request::Zones { after } => Ok(self.zones(after.as_ref())),
             Request::Zone { zone } => self.zone(&zone),
             Request::SignZone { zone, key, tbs } => self.sign_zone(&zone, key, tbs),
-            Request::SignDnskey { zone, keys, signer, ttl_s, inception, expiration } => {
-                let times = (inception, expiration);
-                self.sign_dnskey(Operation::SignDnskey {
+            Request::SignDnskey { zone, keys, signer, ttl_s, inception, expiration } => self
+                .sign_with_ksk(Operation::SignDnskey {
                     zone,
                     keys,
                     signer,
                     ttl_s,
-                    inception: times.0,
-                    expiration: times.1,
+                    inception,
+                    expiration,
                 })
-            }
+                .map(Response::DnskeySignature),
+            Request::SignCds { zone, rrset, signer, ttl_s, inception, expiration } => self
+                .sign_with_ksk(Operation::SignCds {
+                    zone,
+                    rrset,
+                    signer,
+                    ttl_s,
+                    inception,
+                    expiration,
+                })
+                .map(Response::CdsSignature),
             Request::Published { zone, serial, digest } => self.published(zone, serial, digest),
-            Request::Health => Ok(Response::Health(self.hsm.health())),
-        };
+            Request::Health => Ok(Response::Health(KeeperHealth {
+                tokens: self.hsm.health(),
+                notices: self.notices(),
+            })),
+        });
         answer.unwrap_or_else(|refusal| {
             if refusal.kind.is_transient() {
                 // The daemon asks again and again; what is wrong is logged where it is.
@@ -132,86 +214,100 @@ impl<H: Hsm> Service<H> {
         })
     }
 
-    /// Answers anyone in the group.
-    pub fn answer_ledger(&self, request: &LedgerRequest) -> LedgerResponse {
-        match *request {
-            LedgerRequest::Hello { protocol } if protocol == PROTOCOL_VERSION => {
-                LedgerResponse::Hello { protocol: PROTOCOL_VERSION }
-            }
-            LedgerRequest::Hello { protocol } => LedgerResponse::Refused(other_protocol(protocol)),
-            LedgerRequest::Head => {
-                let (lines, founding) = self.ledger.head();
-                LedgerResponse::Head { lines, founding }
-            }
-            LedgerRequest::Read { from, skip, max } => {
-                let max = usize::try_from(max).unwrap_or(usize::MAX).min(LINES_PER_ANSWER);
-                match self.ledger.lines(from, skip, max, FRAME_BYTES_MAX - 1024) {
-                    Ok((lines, cut)) => LedgerResponse::Lines { lines, cut },
-                    Err(e) => LedgerResponse::Refused(Refusal {
-                        kind: RefusalKind::LedgerUnavailable,
-                        detail: format!("reading the ledger: {e}"),
-                    }),
-                }
-            }
+    /// While the ledger is behind, the daemon learns that and nothing else.
+    fn check_standing(&self, request: &Request) -> Result<(), Refusal> {
+        match request {
+            Request::Hello { .. } | Request::Health => Ok(()),
+            _ => match self.seals.behind(&self.ledger) {
+                Some(why) => refuse(RefusalKind::LedgerUnavailable, why),
+                None => Ok(()),
+            },
         }
     }
 
     fn hello(&self, protocol: u16) -> Result<Response, Refusal> {
         if protocol != PROTOCOL_VERSION {
-            return Err(other_protocol(protocol));
+            return Err(reader::other_protocol(protocol));
         }
-        let appliance = self
-            .ledger
-            .read(|state| state.founding().map(|(_, founding)| founding.appliance.clone()));
-        Ok(Response::Hello {
-            protocol: PROTOCOL_VERSION,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            appliance: appliance.unwrap_or_default(),
-            founding: self.ledger.head().1,
-            lab: true,
+        self.ledger.read(|state| {
+            let (Some(founding), Some(hash)) = (state.founding(), state.appliance()) else {
+                let detail = "there is no founding".to_owned();
+                return refuse(RefusalKind::LedgerUnavailable, detail);
+            };
+            Ok(Response::Hello {
+                protocol: PROTOCOL_VERSION,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                appliance: founding.name.clone(),
+                founding: hash,
+            })
         })
     }
 
-    fn zones(&self, after: Option<&ZoneName>) -> Result<Response, Refusal> {
+    fn zones(&self, after: Option<&ZoneName>) -> Response {
         self.ledger.read(|state| {
-            let Some((_, founding)) = state.founding() else { return unfounded() };
             let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-            let mut names = founding.zone.range((from, Bound::Unbounded)).map(|(name, _)| name);
+            let mut names = state.zones().range((from, Bound::Unbounded)).map(|(name, _)| name);
             let zones: Vec<ZoneName> = names.by_ref().take(ZONES_PER_ANSWER).cloned().collect();
-            Ok(Response::Zones { zones, more: names.next().is_some() })
+            Response::Zones { zones, more: names.next().is_some() }
         })
     }
 
     fn zone(&self, zone: &ZoneName) -> Result<Response, Refusal> {
+        let now_s = self.now();
         self.ledger.read(|state| {
-            let Some((_, founding)) = state.founding() else { return unfounded() };
-            let (Some(binding), Some(policy)) = (founding.zone.get(zone), founding.policy_of(zone))
+            let (Some(binding), Some(policy)) = (state.zones().get(zone), state.policy_of(zone))
             else {
                 return unbound(zone);
             };
-            let missing = missing_roles(state, founding, zone);
-            if let Some(role) = missing.first() {
+            let set = state.dnskey_set(zone, now_s).map_err(|e| judge::refusal(&e))?;
+            let has = |role| {
+                let of_set = |id: &KeyId| state.keys().get(id).is_some_and(|key| key.role == role);
+                set.keys.iter().any(of_set)
+            };
+            if set.until.is_none()
+                && let Some(role) = policy.roles().iter().find(|role| !has(**role))
+            {
+                let hint = if role.signs_dnskey() {
+                    "it takes a generate-key or activate-key motion"
+                } else {
+                    "the keeper's log says why"
+                };
                 return refuse(
                     RefusalKind::HsmUnavailable,
-                    format!("the {role} of {zone} is not made yet; the keeper's log says why"),
+                    format!("{zone} has no active {role} yet; {hint}"),
                 );
             }
-            let keys = state.dnskeys_of(zone).map(|(id, record)| {
-                let status = self.hsm.key_status(id);
-                let conflict = status.as_ref().and_then(|status| status.conflict.clone());
-                KeyInfo {
-                    role: record.role,
-                    public: record.public.clone(),
-                    proven_by: status.map(|status| status.proven_by).unwrap_or_default(),
-                    unusable: conflict.or_else(|| record.conflict.clone()),
-                }
-            });
+            let keys = set.keys.iter().map(|id| self.key_info(state, zone, id));
+            let keys = keys.collect::<Result<Vec<_>, _>>()?;
             Ok(Response::Zone(ZoneKeys {
                 zone: zone.clone(),
                 policy_name: binding.policy.clone(),
                 policy: policy.clone(),
-                keys: keys.collect(),
+                keys,
+                dnskey_until: set.until,
+                cds: cds_order(state, zone, now_s)?,
             }))
+        })
+    }
+
+    fn key_info(
+        &self,
+        state: &LedgerState,
+        zone: &ZoneName,
+        id: &KeyId,
+    ) -> Result<KeyInfo, Refusal> {
+        let record = state.keys().get(id);
+        let Some((record, public)) = record.and_then(|r| Some((r, r.public.as_ref()?))) else {
+            let detail = format!("the public half of key {id} of {zone} is not released");
+            return refuse(RefusalKind::HsmUnavailable, detail);
+        };
+        let status = self.hsm.key_status(id);
+        let conflict = status.as_ref().and_then(|status| status.conflict.clone());
+        Ok(KeyInfo {
+            role: record.role,
+            public: public.clone(),
+            proven_by: status.map(|status| status.proven_by).unwrap_or_default(),
+            unusable: conflict.or_else(|| record.conflict.clone()),
         })
     }
 
@@ -261,10 +357,9 @@ impl<H: Hsm> Service<H> {
         key: &KeyId,
         items: &[Vec<u8>],
     ) -> Result<Vec<Result<(), Refusal>>, Refusal> {
-        let now_s = (self.now_s)();
+        let now_s = self.now();
         self.ledger.read(|state| {
-            let Some((_, founding)) = state.founding() else { return unfounded() };
-            let Some(policy) = founding.policy_of(zone) else { return unbound(zone) };
+            let Some(policy) = state.policy_of(zone) else { return unbound(zone) };
             let Some(record) = state.keys().get(key).filter(|record| record.zone == *zone) else {
                 return refuse(RefusalKind::Unknown, format!("{zone} has no key {key}"));
             };
@@ -283,79 +378,22 @@ impl<H: Hsm> Service<H> {
                     format!("key {key} of {zone} shares a tag with another and is not used"),
                 );
             }
-            let key = KeyInUse { zone, role: record.role, public: &record.public, policy };
-            let verdict = |item: &Vec<u8>| judge::judge_zone_tbs(&key, &founding.zone, now_s, item);
+            let Some(public) = record.public.as_ref().filter(|_| record.stage == Stage::Active)
+            else {
+                let detail = format!("key {key} of {zone} is {}, not active", record.stage);
+                return refuse(RefusalKind::Forbidden, detail);
+            };
+            let key = KeyInUse { zone, role: record.role, public, policy };
+            let exported = |owner: &ZoneName| {
+                let is_here = state.zones().contains_key(owner);
+                is_here.then(|| state.approved_ds(owner).cloned().unwrap_or_default())
+            };
+            let verdict = |item: &Vec<u8>| judge::judge_zone_tbs(&key, &exported, now_s, item);
             Ok(items.iter().map(verdict).collect())
         })
     }
 
-    fn sign_dnskey(&self, operation: Operation) -> Result<Response, Refusal> {
-        let Operation::SignDnskey { zone, keys, signer, ttl_s, inception, expiration } = &operation
-        else {
-            return refuse(RefusalKind::Malformed, "not about a DNSKEY RRset".to_owned());
-        };
-        let now_s = (self.now_s)();
-        // Judged here too, so that nothing is counted or written for what is not allowed anyway.
-        let (under, published) = self.ledger.read(|state| {
-            let Some((under, _)) = state.founding() else { return unfounded() };
-            state.allows(&operation, under, now_s).map_err(|e| judge::refusal(&e))?;
-            Ok((under, published(state, keys)))
-        })?;
-        self.check_proven(zone, keys, signer, &published)?;
-        self.count_ksk_use(zone, now_s)?;
-        let tbs = self.ledger.read(|state| {
-            let material = |id: &KeyId| state.keys().get(id).map(|key| (key.role, &key.public));
-            let all: Vec<(KeyRole, &PublicKey)> = keys.iter().filter_map(material).collect();
-            let signer = material(signer)?;
-            let times = (*inception, *expiration);
-            Some(judge::build_dnskey_tbs(zone, &all, signer, *ttl_s, times))
-        });
-        let Some(tbs) = tbs else {
-            return refuse(RefusalKind::Unknown, format!("{zone} has no key {signer}"));
-        };
-        let (zone, signer) = (zone.clone(), *signer);
-        let leave = self.ledger.intend(operation, under, now_s)?;
-        let (spent, signed) = self.hsm.sign_ksk(leave, &tbs);
-        let intent = spent.intent();
-        let outcome = match &signed {
-            Ok(signature) => Outcome::Signed { signature: to_hex(&sha256(signature)) },
-            Err(HsmError::OutcomeUnknown { detail, .. }) => {
-                Outcome::Unknown { reason: detail.clone() }
-            }
-            Err(error) => Outcome::Failed { reason: error.to_string() },
-        };
-        // A signature whose result can't be recorded is kept back.
-        self.ledger.outcome(spent, outcome, (self.now_s)())?;
-        let signature = signed?;
-        tracing::info!(%zone, key = %signer, line = intent, "a DNSKEY RRset was signed");
-        Ok(Response::DnskeySignature(signature))
-    }
-
-    /// No key is published that no token has proven; the signer must be proven now.
-    fn check_proven(
-        &self,
-        zone: &ZoneName,
-        keys: &BTreeSet<KeyId>,
-        signer: &KeyId,
-        published: &BTreeSet<KeyId>,
-    ) -> Result<(), Refusal> {
-        for id in keys {
-            let status = self.hsm.key_status(id);
-            if let Some(why) = status.as_ref().and_then(|status| status.conflict.as_ref()) {
-                return refuse(RefusalKind::KeyConflict, format!("key {id} of {zone}: {why}"));
-            }
-            let proven = status.is_some_and(|status| !status.proven_by.is_empty());
-            if !proven && (id == signer || !published.contains(id)) {
-                return refuse(
-                    RefusalKind::HsmUnavailable,
-                    format!("no token has proven key {id} of {zone} yet; see the tokens' health"),
-                );
-            }
-        }
-        Ok(())
-    }
-
-    fn count_ksk_use(&self, zone: &ZoneName, now_s: u64) -> Result<(), Refusal> {
+    pub(super) fn count_ksk_use(&self, zone: &ZoneName, now_s: u64) -> Result<(), Refusal> {
         let mut tallies = self.tallies();
         if tallies.entry(zone.clone()).or_default().ksk_uses.take(now_s, KSK_USES_MAX) {
             return Ok(());
@@ -366,19 +404,22 @@ impl<H: Hsm> Service<H> {
         )
     }
 
+    /// Counts one more handing out of the zone's DS records, unless that would be too many.
+    pub(super) fn count_export(&self, zone: &ZoneName, now_s: u64) -> bool {
+        let mut tallies = self.tallies();
+        tallies.entry(zone.clone()).or_default().exports.take(now_s, EXPORTS_AN_HOUR_MAX)
+    }
+
     fn published(
         &self,
         zone: ZoneName,
         serial: u32,
         digest: [u8; 32],
     ) -> Result<Response, Refusal> {
-        let bound = self.ledger.read(|state| {
-            state.founding().is_some_and(|(_, founding)| founding.zone.contains_key(&zone))
-        });
-        if !bound {
+        if !self.ledger.read(|state| state.zones().contains_key(&zone)) {
             return unbound(&zone);
         }
-        let now_s = (self.now_s)();
+        let now_s = self.now();
         let signatures = {
             let mut tallies = self.tallies();
             let tally = tallies.entry(zone.clone()).or_default();
@@ -416,31 +457,46 @@ impl<H: Hsm> Service<H> {
     }
 
     fn tallies(&self) -> MutexGuard<'_, BTreeMap<ZoneName, Tally>> {
-        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.tallies)
     }
 }
 
-/// Which of these were in a DNSKEY RRset before.
-fn published(state: &LedgerState, keys: &BTreeSet<KeyId>) -> BTreeSet<KeyId> {
-    let before = |id: &&KeyId| state.keys().get(*id).is_some_and(|key| key.published);
-    keys.iter().filter(before).copied().collect()
+/// CDS and CDNSKEY that a zone is to have now.
+fn cds_order(
+    state: &LedgerState,
+    zone: &ZoneName,
+    now_s: u64,
+) -> Result<Option<CdsOrder>, Refusal> {
+    let Some(grant) = state.cds(zone, now_s) else { return Ok(None) };
+    let told = ToParent::of(state, zone, &grant.content)?;
+    let sorted = |rdatas: BTreeSet<Vec<u8>>| rdatas.into_iter().collect();
+    Ok(Some(CdsOrder {
+        cds: sorted(told.cds),
+        cdnskey: sorted(told.cdnskey),
+        until: grant.until,
+        validity_s: grant.validity_s.min(CDS_VALIDITY_S),
+    }))
 }
 
-fn other_protocol(theirs: u16) -> Refusal {
-    Refusal {
-        kind: RefusalKind::Malformed,
-        detail: format!(
-            "protocol {theirs}; this keeper speaks {PROTOCOL_VERSION}: install one release"
-        ),
+/// A zone that is not signed here.
+pub(super) fn unbound<T>(zone: &ZoneName) -> Result<T, Refusal> {
+    refuse(
+        RefusalKind::Unknown,
+        format!("{zone} is not bound here; it takes a bind-zone motion"),
+    )
+}
+
+impl<H: Hsm + 'static> Keeper for Service<H> {
+    fn answer_daemon(&self, request: Request) -> Response {
+        self.answer(request)
     }
-}
 
-fn unfounded<T>() -> Result<T, Refusal> {
-    refuse(RefusalKind::LedgerUnavailable, "there is no founding".to_owned())
-}
-
-fn unbound<T>(zone: &ZoneName) -> Result<T, Refusal> {
-    refuse(RefusalKind::Unknown, format!("{zone} is not bound here; its founding would name it"))
+    fn answer_group(&self, request: LedgerRequest, user: u32) -> LedgerResponse {
+        self.answer_user(request, user).unwrap_or_else(|refusal| {
+            tracing::warn!(user, kind = %refusal.kind, detail = refusal.detail, "refused");
+            LedgerResponse::Refused(refusal)
+        })
+    }
 }
 
 #[cfg(test)]

@@ -83,6 +83,18 @@ impl LedgerState {
         Ok(())
     }
 
+    /// Whether the key that an open intent makes or adopts is published as soon as it is there: then, and
+    /// only then, its result tells the public half.
+    pub fn is_published_at_once(&self, intent: u64) -> bool {
+        let open = self.keys.open(intent);
+        open.is_some_and(|OpenIntent { operation, under }| match operation {
+            Operation::Generate { role, .. } | Operation::Adopt { role, .. } => {
+                self.is_public_at_once(*role, *under)
+            }
+            _ => false,
+        })
+    }
+
     /// Whether a key made under that line is published as soon as it is there.
     fn is_public_at_once(&self, role: KeyRole, under: u64) -> bool {
         role == KeyRole::Zsk

@@ -1,6 +1,5 @@
 //! Items that differ from a valid one in one thing, at random and on purpose.
 
-use countersign_policy::founding::Binding;
 use countersign_policy::signing::{Denial, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole};
 use proptest::prelude::*;
@@ -35,12 +34,14 @@ fn public() -> PublicKey {
 }
 
 fn judge_as(role: KeyRole, tbs: &[u8]) -> Result<(), Refusal> {
-    let binding = || Binding { policy: "default".to_owned() };
-    let child = "child.example.".parse().expect("name");
-    let bound = [(zone(), binding()), (child, binding())].into();
+    let exported = |name: &ZoneName| match name.to_string().as_str() {
+        "example." | "child.example." => Some(BTreeSet::new()),
+        "approved.example." => Some([vec![1], vec![2, 2]].into()),
+        _ => None,
+    };
     let (zone, public, policy) = (zone(), public(), policy());
     let key = KeyInUse { zone: &zone, role, public: &public, policy: &policy };
-    judge_zone_tbs(&key, &bound, NOW, tbs)
+    judge_zone_tbs(&key, &exported, NOW, tbs)
 }
 
 fn prefix(covered: u16, labels: u8) -> Vec<u8> {
@@ -97,6 +98,15 @@ fn what_a_zone_holds_is_allowed() {
 }
 
 #[test]
+fn of_a_zone_signed_here_exactly_the_exported_ds_are_signed() {
+    let ds = |rdatas: &[&[u8]]| item(b"\x08approved\x07example\0", 2, 43, rdatas);
+    check(&ds(&[&[1], &[2, 2]]), "allowed");
+    for other in [&[&[1][..]][..], &[&[2, 2]], &[&[1], &[2, 2], &[3]], &[&[1], &[2]], &[&[9]]] {
+        check(&ds(other), "expected exactly the 2 that the last export-ds motion named");
+    }
+}
+
+#[test]
 fn each_thing_that_may_be_wrong_is_named() {
     let www = b"\x03www\x07example\0".as_slice();
     check(&item(b"\x05child\x07example\0", 2, 43, &[&[1]]), "a DS of child.example.");
@@ -132,6 +142,19 @@ fn each_thing_that_may_be_wrong_is_named() {
 fn no_key_signs_what_speaks_for_keys_or_to_the_parent() {
     for rtype in [48, 59, 60, 62, 46, 24, 0, 41, 128, 249, 250, 251, 252, 255, 65_535] {
         check(&item(b"\x07example\0", 1, rtype, &[&[1]]), &format!("type {rtype}: "));
+    }
+}
+
+#[test]
+fn the_cds_rrset_is_built_from_the_ledgers_rdatas() {
+    let public = public();
+    let rdatas = [vec![0, 1, 13, 2, 9], vec![0, 1, 13, 2, 3]].into();
+    for rrset in [CdsType::Cds, CdsType::Cdnskey] {
+        let tbs = build_cds_tbs(&zone(), rrset, &rdatas, (KeyRole::Ksk, &public), 60, (1, 2));
+        let item = parse(&tbs).expect("its own form");
+        assert_eq!((item.covered, item.ttl_s), (rrset.number(), 60));
+        assert_eq!((item.inception, item.expiration, item.tag), (1, 2, public.tag(257)));
+        assert!(tbs.ends_with(&[0, 5, 0, 1, 13, 2, 9]), "in the order of their octets");
     }
 }
 

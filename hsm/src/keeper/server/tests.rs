@@ -3,7 +3,19 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::protocol::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
+use crate::protocol::{FRAME_BYTES_MAX, Mode, PROTOCOL_VERSION};
+
+/// Whoever answers, the bound is the conversation's.
+struct Nobody;
+
+impl Keeper for Nobody {
+    fn answer_daemon(&self, _: Request) -> Response {
+        Response::Recorded
+    }
+    fn answer_group(&self, _: LedgerRequest, _: u32) -> LedgerResponse {
+        LedgerResponse::Head { lines: 0, founding: None }
+    }
+}
 
 /// Answers like the ledger's reader, with frames as large as they come, and counts them.
 #[derive(Default)]
@@ -12,7 +24,7 @@ struct Long(AtomicUsize);
 impl Conversation for Long {
     type Request = LedgerRequest;
     type Response = LedgerResponse;
-    const IN_FLIGHT: usize = <WithGroup<crate::pkcs11::Tokens> as Conversation>::IN_FLIGHT;
+    const IN_FLIGHT: usize = <WithGroup<Nobody> as Conversation>::IN_FLIGHT;
     fn is_hello(request: &LedgerRequest) -> bool {
         matches!(request, LedgerRequest::Hello { .. })
     }
@@ -22,9 +34,9 @@ impl Conversation for Long {
     fn is_refusal(response: &LedgerResponse) -> bool {
         matches!(response, LedgerResponse::Refused(_))
     }
-    fn answer(&self, request: LedgerRequest) -> LedgerResponse {
+    fn answer(&self, request: LedgerRequest, _: u32) -> LedgerResponse {
         if let LedgerRequest::Hello { protocol } = request {
-            return LedgerResponse::Hello { protocol };
+            return LedgerResponse::Hello { protocol, mode: Mode::Founded };
         }
         self.0.fetch_add(1, Ordering::SeqCst);
         LedgerResponse::Lines { lines: vec![vec![0; FRAME_BYTES_MAX - 64]], cut: true }
@@ -75,4 +87,21 @@ fn one_users_idle_connections_leave_places_for_others() {
     while !greeted(&path).1 {
         assert!(Instant::now() < by, "places are given back");
     }
+}
+
+#[test]
+fn a_socket_that_cannot_be_given_to_the_group_is_not_opened_to_everyone() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("keeper.sock");
+    // (gid_t)-1 is "leave it" to chown(2), which then succeeds; no other number is refused to root.
+    let own = nix::unistd::Gid::effective().as_raw();
+    bind(&path, own).expect("its own group");
+    let mode = std::fs::metadata(&path).expect("socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    if nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let refused = bind(&dir.path().join("other.sock"), 0).expect_err("not a member");
+    assert!(refused.to_string().contains("make the keeper's user a member"), "{refused}");
+    assert!(!dir.path().join("other.sock").exists());
 }

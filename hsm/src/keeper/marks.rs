@@ -1,0 +1,60 @@
+//! The founding's mark on each token: a data object that holds the founding hash, so that a token tells
+//! whose it is, whatever files a keeper is started with.
+//!
+//! A token with another founding's mark is refused; so is one without a mark that the ledger says was
+//! marked (it was initialised anew, or is another). One that the ledger never marked is marked, and
+//! that becomes a line.
+
+use countersign_policy::ledger::LedgerState;
+use countersign_policy::tree::Hash;
+
+use super::door::Hsm;
+use crate::pkcs11::{DataObject, HsmError};
+
+/// The label of the data object.
+pub const MARK_LABEL: &str = "countersign-founding";
+
+/// Puts the mark on a token; one that is there already is not written again.
+pub fn mark<H: Hsm + ?Sized>(hsm: &H, token: &str, founding: &Hash) -> Result<(), HsmError> {
+    hsm.write_data(token, MARK_LABEL, founding.to_string().as_bytes())
+}
+
+/// The founding whose mark is among these data objects.
+pub fn marked(data: &[DataObject]) -> Result<Option<Hash>, String> {
+    let mut found = None;
+    for object in data.iter().filter(|object| object.label == MARK_LABEL) {
+        let hash = std::str::from_utf8(&object.value).ok().and_then(|text| text.parse().ok());
+        let hash: Hash = hash.ok_or("carries a founding's mark that can't be read")?;
+        if found.is_some_and(|other| other != hash) {
+            return Err("carries the marks of two foundings".to_owned());
+        }
+        found = Some(hash);
+    }
+    Ok(found)
+}
+
+/// Whether a token with these data objects may be used by the appliance whose ledger this is; why not.
+pub fn check(state: &LedgerState, token: &str, data: &[DataObject]) -> Result<(), String> {
+    let ours = state.appliance().ok_or("there is no founding")?;
+    match marked(data)? {
+        Some(other) if other != ours => Err(format!(
+            "carries the mark of another founding, {other}; this appliance is {ours}. It is not \
+             used. hint: was it put into the wrong machine?"
+        )),
+        None if state.is_marked(token) => Err(
+            "does not carry the founding's mark that the ledger says was put on it: it was \
+             initialised anew, or is another token. It is not used. hint: it comes back by an \
+             attach-token motion"
+                .to_owned(),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Tokens that are to be marked: they keep data objects, and the ledger has no line of it.
+pub fn unmarked(state: &LedgerState) -> Vec<String> {
+    let tokens = state.tokens().iter();
+    let wanting =
+        tokens.filter(|(name, identity)| identity.data_objects && !state.is_marked(name.as_str()));
+    wanting.map(|(name, _)| name.clone()).collect()
+}
