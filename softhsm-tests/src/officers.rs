@@ -1,0 +1,215 @@
+//! The officers of a story: people with real SSH keys, each with a command line and a memory (its
+//! pins) of their own, who found the appliance and carry motions.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
+
+use crate::binaries::binaries;
+use crate::daemon::CliOutput;
+use crate::scratch::Scratch;
+use crate::tools::{run, run_ok, tool};
+use crate::users::{User, command, give};
+use crate::wait::{SOON, until};
+
+/// Name, role, and what `ssh-keygen -t` is told: every sort of key that OpenSSH makes without
+/// hardware is somebody's.
+pub const PEOPLE: [(&str, &str, &[&str]); 7] = [
+    ("op", "operator", &["ed25519"]),
+    ("kay", "key-officer", &["ed25519"]),
+    ("kim", "key-officer", &["ecdsa", "-b", "256"]),
+    ("kurt", "key-officer", &["rsa", "-b", "3072"]),
+    ("pat", "policy-officer", &["ecdsa", "-b", "384"]),
+    ("paul", "policy-officer", &["ed25519"]),
+    ("audrey", "auditor", &["ed25519"]),
+];
+
+/// A person.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// Name in texts.
+    pub name: String,
+    /// Role, as texts spell it.
+    pub role: String,
+    /// The private key's file; its public half is beside it, with `.pub`.
+    pub key: PathBuf,
+    /// Where the person's command line keeps what it has seen.
+    pub pins: PathBuf,
+}
+
+impl Person {
+    /// The public key as texts spell it: type and base64.
+    pub fn public(&self) -> Result<String> {
+        let text = std::fs::read_to_string(self.key.with_extension("pub"))?;
+        let words: Vec<&str> = text.split_whitespace().take(2).collect();
+        ensure!(words.len() == 2, "{text:?} is no public key");
+        Ok(words.join(" "))
+    }
+}
+
+/// Everyone, and the appliance that they have founded.
+#[derive(Debug)]
+pub struct Officers {
+    /// By name.
+    pub people: BTreeMap<String, Person>,
+    /// The keeper's second socket.
+    pub ledger_socket: PathBuf,
+    /// The founding hash, once there is one.
+    pub founding: Option<String>,
+    dir: PathBuf,
+}
+
+impl Officers {
+    /// Makes everyone's keys with `ssh-keygen`.
+    pub fn new(scratch: &Scratch, ledger_socket: &Path) -> Result<Self> {
+        let dir = scratch.dir("officers", User::Daemon, 0o755)?;
+        let mut officers = Self {
+            people: BTreeMap::new(),
+            ledger_socket: ledger_socket.to_owned(),
+            founding: None,
+            dir,
+        };
+        for (name, role, kind) in PEOPLE {
+            officers.meet(name, role, kind)?;
+        }
+        Ok(officers)
+    }
+
+    /// One more person, with a key that `ssh-keygen -t KIND…` makes.
+    pub fn meet(&mut self, name: &str, role: &str, kind: &[&str]) -> Result<&Person> {
+        let key = self.new_key(name, kind)?;
+        let pins = self.dir.join(format!("{name}.pins"));
+        std::fs::create_dir_all(&pins)?;
+        give(&pins, User::Daemon, 0o700)?;
+        let (name, role) = (name.to_owned(), role.to_owned());
+        self.people.insert(name.clone(), Person { name: name.clone(), role, key, pins });
+        self.person(&name)
+    }
+
+    /// A key file that is nobody's yet.
+    pub fn new_key(&self, name: &str, kind: &[&str]) -> Result<PathBuf> {
+        let key = self.dir.join(name);
+        run_ok(
+            Command::new(tool("ssh-keygen")?)
+                .args(["-q", "-N", "", "-C", name, "-f"])
+                .arg(&key)
+                .arg("-t")
+                .args(kind),
+        )?;
+        give(&key, User::Daemon, 0o600)?;
+        give(&key.with_extension("pub"), User::Daemon, 0o644)?;
+        Ok(key)
+    }
+
+    /// Where the officers' files are: drafts, exports, signatures.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The person.
+    pub fn person(&self, name: &str) -> Result<&Person> {
+        self.people.get(name).ok_or_else(|| anyhow!("nobody here is called {name}"))
+    }
+
+    /// `countersign` as `who` runs it, with the arguments still to come.
+    pub fn command(&self, who: &str) -> Result<Command> {
+        let person = self.person(who)?;
+        let mut command = command(User::Daemon, &binaries()?.cli)?;
+        command
+            .env("COUNTERSIGN_LEDGER_SOCKET", &self.ledger_socket)
+            .env("COUNTERSIGN_PINS", &person.pins)
+            .env("COUNTERSIGN_AS", who)
+            .env("COUNTERSIGN_IDENTITY", &person.key)
+            .env("HOME", &self.dir);
+        if let Some(founding) = &self.founding {
+            command.env("COUNTERSIGN_FOUNDING", founding);
+        }
+        Ok(command)
+    }
+
+    /// Runs `countersign` as `who`, who says yes to what it asks.
+    pub fn cli(&self, who: &str, arguments: &[&str]) -> Result<CliOutput> {
+        let output = run(self.command(who)?.arg("--yes").args(arguments))?;
+        Ok(CliOutput {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// The same; it must end well. What it printed.
+    pub fn ok(&self, who: &str, arguments: &[&str]) -> Result<String> {
+        let output = self.cli(who, arguments)?;
+        if !output.status.success() {
+            bail!(
+                "{who}: countersign {arguments:?} ended with {}:\n{}{}",
+                output.status,
+                output.stdout,
+                output.stderr
+            );
+        }
+        Ok(output.stdout)
+    }
+
+    /// The same with `--json`.
+    pub fn json(&self, who: &str, arguments: &[&str]) -> Result<Value> {
+        let arguments: Vec<&str> =
+            std::iter::once("--json").chain(arguments.iter().copied()).collect();
+        let text = self.ok(who, &arguments)?;
+        serde_json::from_str(&text).with_context(|| format!("{arguments:?} printed {text:?}"))
+    }
+
+    /// It must be refused, in words that have `expect` in them.
+    pub fn refused(&self, who: &str, arguments: &[&str], expect: &str) -> Result<()> {
+        let output = self.cli(who, arguments)?;
+        ensure!(
+            !output.status.success() && output.stderr.contains(expect),
+            "{who}: countersign {arguments:?} ended with {}, expected a refusal with {expect:?}:\n{}{}",
+            output.status,
+            output.stdout,
+            output.stderr
+        );
+        Ok(())
+    }
+
+    /// `who` proposes; the statement's hash.
+    pub fn propose(&self, who: &str, motion: &[&str]) -> Result<String> {
+        let arguments: Vec<&str> =
+            std::iter::once("propose").chain(motion.iter().copied()).collect();
+        let answer = self.json(who, &arguments)?;
+        let id = answer["id"].as_str().with_context(|| format!("no id in {answer:#}"))?;
+        Ok(id.to_owned())
+    }
+
+    /// Each of `who` approves.
+    pub fn approve(&self, who: &[&str], id: &str) -> Result<()> {
+        who.iter().try_for_each(|officer| self.ok(officer, &["approve", id]).map(drop))
+    }
+
+    /// How a proposal stands, as `audrey` sees it.
+    pub fn status(&self, id: &str) -> Result<String> {
+        let shown = self.json("audrey", &["proposal", "show", id])?;
+        let status = shown["status"].as_str().with_context(|| format!("{shown:#}"))?;
+        Ok(status.to_owned())
+    }
+
+    /// Waits until a proposal stands as `expect` says.
+    pub fn wait_for(&self, id: &str, expect: &str) -> Result<()> {
+        until(&format!("proposal {id} to be {expect}"), SOON, || {
+            let status = self.status(id)?;
+            ensure!(status == expect, "it is {status}");
+            Ok(())
+        })
+    }
+
+    /// `op` proposes, kay and kim approve, and it is done; the statement's hash.
+    pub fn carry(&self, motion: &[&str]) -> Result<String> {
+        let id = self.propose("op", motion)?;
+        self.approve(&["kay", "kim"], &id)?;
+        self.wait_for(&id, "done")?;
+        Ok(id)
+    }
+}
