@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod fake_primary;
 pub mod keeper;
 pub mod nsd;
+pub mod officers;
 pub mod oracle;
 pub mod pki;
 pub mod ports;

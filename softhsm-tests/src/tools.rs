@@ -16,12 +16,19 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("named", "bind9"),
     ("nsd", "nsd"),
+    ("ods-enforcer", "opendnssec-enforcer-sqlite3"),
+    ("ods-enforcerd", "opendnssec-enforcer-sqlite3"),
+    ("ods-signerd", "opendnssec-signer"),
     ("openssl", "openssl"),
     ("pkcs11-tool", "opensc"),
+    ("python3", "python3-minimal"),
     ("setpriv", "util-linux"),
     ("softhsm2-util", "softhsm2"),
+    ("sqlite3", "sqlite3"),
+    ("ssh-keygen", "openssh-client"),
     ("umount", "mount"),
     ("unbound", "unbound"),
+    ("unshare", "util-linux"),
 ];
 
 /// Daemons live in sbin, which a user's PATH may leave out.
