@@ -2,7 +2,6 @@
 //! its tokens, daemon, secondary.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -10,6 +9,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use crate::bind::{Primary, PrimarySpec, Secondary, SecondarySpec};
 use crate::daemon::{Daemon, DaemonSpec, Peer};
 use crate::keeper::{Held, Keeper, KeeperSpec};
+use crate::officers::{Draft, Officers};
 use crate::pki::{Authority, Identity};
 use crate::scratch::Scratch;
 use crate::token::{Token, TokenStore};
@@ -40,8 +40,12 @@ pub struct Plan {
     pub zsk_module: Option<PathBuf>,
     /// Milliseconds that one PKCS#11 call may take.
     pub deadline_ms: Option<u64>,
-    /// More TOML for the founding.
-    pub founding_more: String,
+    /// More zones that are bound, under the same policy.
+    pub more_zones: &'static [&'static str],
+    /// What the founding has beside the tokens and [`crate::officers::PEOPLE`].
+    pub draft: Draft,
+    /// `standing`, or `per-set`: DNSKEY sets are approved one by one.
+    pub approval: &'static str,
     /// More TOML for the daemon.
     pub daemon_more: String,
 }
@@ -57,7 +61,9 @@ impl Default for Plan {
             csk: false,
             zsk_module: None,
             deadline_ms: None,
-            founding_more: String::new(),
+            more_zones: &[],
+            draft: Draft::default(),
+            approval: "standing",
             daemon_more: String::new(),
         }
     }
@@ -74,6 +80,8 @@ pub struct Chain<'s> {
     pub tokens: BTreeMap<String, Token>,
     /// The keeper.
     pub keeper: Keeper,
+    /// Those who have founded it.
+    pub officers: Officers,
     /// The daemon.
     pub daemon: Daemon,
     /// What the daemon is configured with.
@@ -101,7 +109,8 @@ impl<'s> Chain<'s> {
             tokens.insert("zsk-a".to_owned(), store.init("zsk", "zsk-pin-0815")?);
         }
         let keeper_spec = keeper_spec(&plan, &store, &tokens)?;
-        let keeper = Keeper::prepare(scratch, &keeper_spec)?;
+        let keeper = Keeper::prepare(scratch, &keeper_spec, None)?;
+        let officers = Officers::new(scratch, &keeper.ledger_socket)?;
         let daemon = Daemon::prepare(scratch, ZONE)?;
         let identities = BTreeMap::from([
             ("primary", authority.issue(scratch, "primary.test", User::Harness)?),
@@ -129,6 +138,7 @@ impl<'s> Chain<'s> {
             store,
             tokens,
             keeper,
+            officers,
             daemon,
             daemon_spec,
             primary: None,
@@ -160,9 +170,57 @@ impl<'s> Chain<'s> {
         Ok(chain)
     }
 
-    /// Starts keeper, primary, daemon and, once there is a version, the secondary.
+    /// Has the keeper founded, the zones bound, and a key made for each: the keeper runs.
+    pub fn found(&mut self) -> Result<()> {
+        self.found_appliance()?;
+        self.bind_zones()?;
+        self.make_keys()
+    }
+
+    /// Has the keeper founded: it runs, and knows of no zone.
+    pub fn found_appliance(&mut self) -> Result<()> {
+        self.keeper.start_unfounded()?;
+        let founding = self.officers.sign_founding(&self.keeper_spec, &self.plan.draft)?;
+        // Root pins the very founding that everybody signed, and nobody else can.
+        self.officers.founding = Some(founding);
+        self.configure_keeper()?;
+        self.officers.submit_founding()?;
+        self.keeper.restart_founded()
+    }
+
+    /// Has the officers set the policy and bind the zones to it.
+    pub fn bind_zones(&self) -> Result<()> {
+        self.officers.carry(&self.keeper, &policy(&self.plan))?;
+        self.officers.carry(&self.keeper, &self.of_zones(&["bind-zone", "--policy", "default"]))?;
+        Ok(())
+    }
+
+    /// Has the officers make and publish a KSK, or CSK, for each zone.
+    pub fn make_keys(&self) -> Result<()> {
+        let role = if self.plan.csk { "csk" } else { "ksk" };
+        let motion = self.of_zones(&["generate-key", "--role", role, "--activate"]);
+        self.officers.carry(&self.keeper, &motion).map(drop)
+    }
+
+    fn of_zones(&self, motion: &[&'static str]) -> Vec<String> {
+        let zones = [ZONE].into_iter().chain(self.plan.more_zones.iter().copied());
+        let motion = motion.iter().copied().chain(zones.flat_map(|zone| ["--zone", zone]));
+        motion.map(str::to_owned).collect()
+    }
+
+    /// Writes the keeper's configuration, for its next start.
+    pub fn configure_keeper(&mut self) -> Result<()> {
+        let process = self.keeper.process.take();
+        let founding = self.officers.founding.as_deref();
+        self.keeper = Keeper::prepare(self.scratch, &self.keeper_spec, founding)?;
+        self.keeper.process = process;
+        Ok(())
+    }
+
+    /// Has everything founded, then starts primary, daemon and, once there is a version, the
+    /// secondary.
     pub fn start_all(&mut self) -> Result<()> {
-        self.keeper.start()?;
+        self.found()?;
         self.start_primary()?;
         self.daemon.start()?;
         self.start_secondary()
@@ -229,10 +287,7 @@ impl<'s> Chain<'s> {
             module: "softhsm".to_owned(),
         });
         self.tokens.insert(name.to_owned(), token);
-        let process = self.keeper.process.take();
-        self.keeper = Keeper::prepare(self.scratch, &self.keeper_spec)?;
-        self.keeper.process = process;
-        Ok(())
+        self.configure_keeper()
     }
 
     /// The primary, which must have been started.
@@ -326,29 +381,33 @@ fn keeper_spec(
     Ok(KeeperSpec {
         modules,
         tokens: held.collect(),
-        policies_and_zones: policy(plan)?,
         deadline_ms: plan.deadline_ms,
         environment,
     })
 }
 
-fn policy(plan: &Plan) -> Result<String> {
-    let mut text = format!("[policy.default]\nalgorithm = {}\n", plan.algorithm);
-    if let Some(bits) = plan.rsa_bits {
-        writeln!(text, "rsa_bits = {bits}")?;
+/// The motion that defines the zones' policy.
+fn policy(plan: &Plan) -> Vec<String> {
+    let algorithm = plan.algorithm.to_string();
+    let mut motion = vec!["set-policy", "--name", "default", "--algorithm", &algorithm];
+    let bits = plan.rsa_bits.map(|bits| bits.to_string());
+    if let Some(bits) = &bits {
+        motion.extend(["--rsa-bits", bits]);
     }
     if plan.csk {
-        text.push_str("keys = \"csk\"\nksk_group = \"ksk\"\n");
+        motion.extend(["--keys", "csk", "--ksk-group", "ksk"]);
     } else {
-        text.push_str("keys = \"ksk-zsk\"\nksk_group = \"ksk\"\nzsk_group = \"zsk\"\n");
+        motion.extend(["--keys", "ksk-zsk", "--ksk-group", "ksk", "--zsk-group", "zsk"]);
     }
-    write!(
-        text,
-        "denial = \"{}\"\nserial = \"{}\"\ndnskey_ttl_s = 3600\nttl_max_s = 86400\n\
-         validity_s = 1209600\nrefresh_s = 604800\ninception_offset_s = 3600\n\
-         [zone.\"{ZONE}\"]\npolicy = \"default\"\n",
-        plan.denial, plan.serial
-    )?;
-    text.push_str(&plan.founding_more);
-    Ok(text)
+    motion.extend(["--denial", plan.denial, "--serial", plan.serial, "--approval", plan.approval]);
+    for (name, value) in [
+        ("--dnskey-ttl-s", "3600"),
+        ("--ttl-max-s", "86400"),
+        ("--validity-s", "1209600"),
+        ("--refresh-s", "604800"),
+        ("--inception-offset-s", "3600"),
+    ] {
+        motion.extend([name, value]);
+    }
+    motion.into_iter().map(str::to_owned).collect()
 }

@@ -1,4 +1,4 @@
-//! The keeper under test, with the files it is started from.
+//! The keeper under test, with the files it is started from and the clock that it reads.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail, ensure};
+use countersign_policy::ledger::{LedgerState, Line};
+use countersign_policy::state::Status;
+use countersign_policy::statement::StatementHash;
 
 use crate::binaries::binaries;
 use crate::process::Process;
@@ -35,8 +38,6 @@ pub struct KeeperSpec {
     pub modules: BTreeMap<String, PathBuf>,
     /// Tokens.
     pub tokens: Vec<Held>,
-    /// Policies and zones of the founding, as TOML.
-    pub policies_and_zones: String,
     /// Milliseconds that one PKCS#11 call may take; the keeper's own default when absent.
     pub deadline_ms: Option<u64>,
     /// Environment of the process: where SoftHSM's configuration is, what the shim does.
@@ -54,78 +55,108 @@ pub struct Keeper {
     pub ledger_socket: PathBuf,
     /// `ledger.jsonl`.
     pub ledger: PathBuf,
-    /// Where its configuration, founding and PIN files are.
+    /// Its state directory.
+    pub state: PathBuf,
+    /// Where its configuration and PIN files are.
     pub dir: PathBuf,
     /// Environment of the next start.
     pub environment: BTreeMap<String, String>,
+    clock: PathBuf,
     log: PathBuf,
 }
 
+/// How a keeper ends that has just been founded, for its supervisor to start it again.
+const EXIT_FOUNDED: i32 = 5;
+
 impl Keeper {
-    /// Writes the files. Nothing runs yet.
-    pub fn prepare(scratch: &Scratch, spec: &KeeperSpec) -> Result<Self> {
+    /// Writes the files. Nothing runs yet. `founding` is root's pin.
+    pub fn prepare(scratch: &Scratch, spec: &KeeperSpec, founding: Option<&str>) -> Result<Self> {
         let dir = scratch.dir("keeper", User::Keeper, 0o755)?;
         let state = scratch.dir("keeper/state", User::Keeper, 0o700)?;
         let run = scratch.dir("keeper/run", User::Keeper, 0o755)?;
         let (socket, ledger_socket) = (run.join("keeper.sock"), run.join("ledger.sock"));
-        let founding = dir.join("lab-founding.toml");
+        let audit_token = spec.tokens.first().map_or("", |held| &held.name);
         let mut conf = format!(
             "version = 1\n[keeper]\nstate_dir = \"{}\"\nsocket = \"{}\"\nledger_socket = \"{}\"\n\
-             daemon_user = \"{}\"\ngroup = \"{}\"\nfounding = \"{}\"\n",
+             daemon_user = \"{}\"\ngroup = \"{}\"\naudit_token = \"{audit_token}\"\n",
             state.display(),
             socket.display(),
             ledger_socket.display(),
             User::Daemon.number(),
             users::shared_group(),
-            founding.display(),
         );
+        if let Some(founding) = founding {
+            writeln!(conf, "founding = \"{founding}\"")?;
+        }
         for (name, path) in &spec.modules {
             write!(conf, "[module.{name}]\npath = \"{}\"\n", path.display())?;
         }
-        let mut founding_text = "appliance = \"bed\"\n".to_owned();
         for held in &spec.tokens {
             let pin = dir.join(format!("{}.pin", held.name));
             write(&pin, &held.token.pin, User::Keeper, 0o600)?;
             write!(
                 conf,
-                "[token.{}]\nmodule = \"{}\"\npin_file = \"{}\"\n",
+                "[token.{}]\nlabel = \"{}\"\nserial = \"{}\"\nmodule = \"{}\"\npin_file = \"{}\"\n",
                 held.name,
+                held.token.label,
+                held.token.serial,
                 held.module,
                 pin.display()
             )?;
             if let Some(deadline_ms) = spec.deadline_ms {
                 writeln!(conf, "deadline_ms = {deadline_ms}")?;
             }
-            write!(
-                founding_text,
-                "[token.{}]\nlabel = \"{}\"\nserial = \"{}\"\ngroup = \"{}\"\n",
-                held.name, held.token.label, held.token.serial, held.group
-            )?;
         }
-        founding_text.push_str(&spec.policies_and_zones);
-        write(&founding, &founding_text, User::Keeper, 0o600)?;
         write(&dir.join("keeper.toml"), &conf, User::Keeper, 0o600)?;
+        let clock = scratch.file("keeper-clock", "0", User::Harness, 0o644)?;
+        let mut environment = spec.environment.clone();
+        environment.insert("COUNTERSIGN_TEST_CLOCK".to_owned(), clock.display().to_string());
         Ok(Self {
             process: None,
             socket,
             ledger_socket,
             ledger: state.join("ledger.jsonl"),
+            state,
             dir,
-            environment: spec.environment.clone(),
+            environment,
+            clock,
             log: scratch.path().join("keeper.log"),
         })
     }
 
-    /// Starts the process and waits until its socket is there.
+    /// Starts the process and waits until its sockets are there.
     pub fn start(&mut self) -> Result<()> {
-        self.spawn()?;
+        self.start_unfounded()?;
         let socket = self.socket.clone();
+        self.wait_for_socket(&socket)
+    }
+
+    /// Starts the process and waits for the group's socket: the daemon's is there once it is founded.
+    pub fn start_unfounded(&mut self) -> Result<()> {
+        self.spawn()?;
+        let socket = self.ledger_socket.clone();
+        self.wait_for_socket(&socket)
+    }
+
+    fn wait_for_socket(&mut self, socket: &Path) -> Result<()> {
         let process = self.running()?;
-        until("the keeper's socket", SOON, || {
+        until(&format!("the keeper's {}", socket.display()), SOON, || {
             process.check_running()?;
-            std::os::unix::net::UnixStream::connect(&socket).map(drop)?;
+            std::os::unix::net::UnixStream::connect(socket).map(drop)?;
             Ok(())
         })
+    }
+
+    /// What its supervisor does when it has been founded: waits for its end, and starts it again.
+    pub fn restart_founded(&mut self) -> Result<()> {
+        let status = self.wait_for_end(SOON)?;
+        ensure!(status.code() == Some(EXIT_FOUNDED), "founded, the keeper ended with {status}");
+        self.start()
+    }
+
+    /// Moves its clock to this many seconds from the machine's.
+    pub fn set_clock(&self, seconds: i64) -> Result<()> {
+        write(&self.clock, &seconds.to_string(), User::Harness, 0o644)
     }
 
     /// Starts the process; it may end by itself.
@@ -167,6 +198,30 @@ impl Keeper {
     /// Everything that it has printed, over all its starts.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What the ledger's lines amount to.
+    pub fn ledger_state(&self) -> Result<LedgerState> {
+        let mut state = LedgerState::default();
+        let octets = std::fs::read(&self.ledger)?;
+        // A line that is being written has no newline yet.
+        for line in octets.split_inclusive(|octet| *octet == b'\n') {
+            if let Some(line) = line.strip_suffix(b"\n") {
+                state.apply(&Line::from_canonical(state.next_seq(), line)?)?;
+            }
+        }
+        Ok(state)
+    }
+
+    /// An error until the motion of a statement, by its hash, has begun and no HSM has anything left to
+    /// do for it.
+    pub fn is_done(&self, id: &str) -> Result<()> {
+        let hash = StatementHash(id.parse().map_err(|e| anyhow!("{id}: {e}"))?);
+        match self.ledger_state()?.status(&hash) {
+            Some(Status::Begun { done: true, .. }) => Ok(()),
+            Some(other) => bail!("it is {other}"),
+            None => bail!("the ledger does not have it"),
+        }
     }
 
     /// The ledger's lines.

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use crate::binaries::binaries;
 use crate::daemon::CliOutput;
+use crate::keeper::{Keeper, KeeperSpec};
 use crate::scratch::Scratch;
 use crate::tools::{run, run_ok, tool};
 use crate::users::{User, command, give};
@@ -48,6 +49,13 @@ impl Person {
         ensure!(words.len() == 2, "{text:?} is no public key");
         Ok(words.join(" "))
     }
+}
+
+/// What a story wants of the founding, beside tokens and everyone there is.
+#[derive(Debug, Clone, Default)]
+pub struct Draft {
+    /// More arguments of `countersign found draft`: rules, a recovery rule, clock days.
+    pub more: Vec<String>,
 }
 
 /// Everyone, and the appliance that they have founded.
@@ -184,9 +192,9 @@ impl Officers {
         Ok(id.to_owned())
     }
 
-    /// Each of `who` approves.
+    /// Each of `who` approves, at once.
     pub fn approve(&self, who: &[&str], id: &str) -> Result<()> {
-        who.iter().try_for_each(|officer| self.ok(officer, &["approve", id]).map(drop))
+        self.all_at_once(who, &["approve", id])
     }
 
     /// How a proposal stands, as `audrey` sees it.
@@ -200,16 +208,77 @@ impl Officers {
     pub fn wait_for(&self, id: &str, expect: &str) -> Result<()> {
         until(&format!("proposal {id} to be {expect}"), SOON, || {
             let status = self.status(id)?;
-            ensure!(status == expect, "it is {status}");
+            ensure!(status.starts_with(expect), "it is {status}");
             Ok(())
         })
     }
 
     /// `op` proposes, kay and kim approve, and it is done; the statement's hash.
-    pub fn carry(&self, motion: &[&str]) -> Result<String> {
-        let id = self.propose("op", motion)?;
+    pub fn carry<S: AsRef<str>>(&self, keeper: &Keeper, motion: &[S]) -> Result<String> {
+        let motion: Vec<&str> = motion.iter().map(AsRef::as_ref).collect();
+        let id = self.propose("op", &motion)?;
         self.approve(&["kay", "kim"], &id)?;
-        self.wait_for(&id, "done")?;
+        until(&format!("{} to be done", motion[0]), SOON, || keeper.is_done(&id))?;
         Ok(id)
+    }
+
+    /// Drafts the founding of what `spec` configures and has everyone sign it; its hash.
+    pub fn sign_founding(&self, spec: &KeeperSpec, draft: &Draft) -> Result<String> {
+        let mut arguments: Vec<String> =
+            ["found", "draft", "--name", "bed", "--out"].map(str::to_owned).to_vec();
+        arguments.push(self.founding_file().display().to_string());
+        for held in &spec.tokens {
+            arguments.extend(["--group".to_owned(), format!("{}={}", held.name, held.group)]);
+        }
+        for person in self.people.values() {
+            let key = person.key.with_extension("pub");
+            arguments.extend([
+                "--enrol".to_owned(),
+                format!("{}={}", person.name, person.role),
+                "--key".to_owned(),
+                format!("{}={}", person.name, key.display()),
+            ]);
+        }
+        arguments.extend(draft.more.iter().cloned());
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let drafted = self.json("op", &arguments)?;
+        let everyone: Vec<&str> = self.people.keys().map(String::as_str).collect();
+        let file = self.founding_file().display().to_string();
+        self.all_at_once(&everyone, &["found", "sign", &file])?;
+        let hash = drafted["hash"].as_str().with_context(|| format!("{drafted:#}"))?;
+        Ok(hash.to_owned())
+    }
+
+    /// Hands in the founding with its signatures.
+    pub fn submit_founding(&self) -> Result<()> {
+        let file = self.founding_file().display().to_string();
+        self.ok("op", &["found", "submit", &file]).map(drop)
+    }
+
+    /// Where the founding's text is; the signatures are beside it.
+    pub fn founding_file(&self) -> PathBuf {
+        self.dir.join("founding.txt")
+    }
+
+    /// Each of `who` runs the same command, all at once: each must end well.
+    fn all_at_once(&self, who: &[&str], arguments: &[&str]) -> Result<()> {
+        let mut running = Vec::new();
+        for person in who {
+            let mut command = self.command(person)?;
+            command.arg("--yes").args(arguments);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            running.push((person, command.spawn()?));
+        }
+        for (person, child) in running {
+            let output = child.wait_with_output()?;
+            ensure!(
+                output.status.success(),
+                "{person}: countersign {arguments:?} ended with {}:\n{}{}",
+                output.status,
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(())
     }
 }

@@ -17,7 +17,7 @@ fn bad_transfers_are_bounded_and_dropped() {
         let identity = chain.identities["primary"].clone();
         let fake = FakePrimary::start(ports::free()?, &identity, &chain.authority.ca)?;
         chain.use_primary("primary-1", "primary.test", fake.port)?;
-        chain.keeper.start()?;
+        chain.found()?;
         chain.daemon.start()?;
         chain.start_secondary()?;
         chain.wait_for_secondary("serial 1", |serial| serial == 1)?;

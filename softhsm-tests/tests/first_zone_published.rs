@@ -27,7 +27,7 @@ fn first_zone_published() {
         let shown = chain.daemon.zone_show()?;
         ensure!(shown["serial"] == 2 && shown["incoming_serial"] == 2, "{shown:#}");
         let lines = chain.keeper.ledger_lines()?;
-        ensure!(lines[0]["entry"]["kind"] == "lab-founding", "{:#}", lines[0]);
+        ensure!(lines[0]["entry"]["kind"] == "founded", "{:#}", lines[0]);
         let signed = lines.iter().filter(|line| line["entry"]["kind"] == "zone-signed").count();
         ensure!(signed == 2, "{signed} published versions in the ledger");
         ensure!(chain.daemon.stop()?.success() && chain.keeper.stop()?.success());

@@ -96,14 +96,16 @@ fn an_hsm_that_is_slow_delays_and_nothing_else() {
 fn a_token_that_is_away_at_start_is_used_when_it_comes() {
     story(|scratch| {
         let shim = Shim::install(scratch)?;
+        let plan = Plan { zsk_module: Some(shim.module.clone()), ..Plan::default() };
+        let authority = softhsm_tests::pki::Authority::new(scratch, "ca")?;
+        let mut chain = Chain::prepare(scratch, plan, authority)?;
+        chain.found()?;
+        ensure!(chain.keeper.stop()?.success());
         let away = json!({ "return": "CKR_TOKEN_NOT_PRESENT" });
         shim.rules(&json!([
             { "call": "C_GetTokenInfo", "every": true, "action": away },
             { "call": "C_OpenSession", "every": true, "action": away },
         ]))?;
-        let plan = Plan { zsk_module: Some(shim.module.clone()), ..Plan::default() };
-        let authority = softhsm_tests::pki::Authority::new(scratch, "ca")?;
-        let mut chain = Chain::prepare(scratch, plan, authority)?;
         chain.keeper.start()?;
         chain.start_primary()?;
         chain.daemon.start()?;
@@ -112,7 +114,7 @@ fn a_token_that_is_away_at_start_is_used_when_it_comes() {
         let (state, reason) = chain.daemon.token_state("zsk-a")?;
         ensure!(state != "usable", "zsk-a is {state}: {reason}");
         throughout("waiting for the token", Duration::from_secs(2), || {
-            ensure!(chain.daemon.serial().is_err(), "a zone without a ZSK is up");
+            ensure!(chain.daemon.serial().is_err(), "a zone is up without its ZSK's token");
             Ok(())
         })?;
         shim.rules(&json!([]))?;
@@ -131,10 +133,16 @@ fn a_lost_token_of_two_is_not_missed() {
             ..Plan::default()
         };
         let mut chain = Chain::start(scratch, plan)?;
-        // A second HSM of the group, with the same key by the vendor's own means.
+        // A second HSM of the group, with the same key by the vendor's own means. It is used once the
+        // officers have it in.
         ensure!(chain.keeper.stop()?.success());
         let clone = chain.store.clone_token(&chain.tokens["zsk-a"])?;
-        chain.add_token("zsk-b", "zsk", clone)?;
+        chain.add_token("zsk-b", "zsk", clone.clone())?;
+        chain.keeper.start()?;
+        let attach = ["attach-token", "--name", "zsk-b", "--group", "zsk", "--data-objects", "yes"];
+        let is = ["--label", &clone.label, "--serial", &clone.serial];
+        chain.officers.carry(&chain.keeper, &[&attach[..], &is].concat())?;
+        ensure!(chain.keeper.stop()?.success());
         chain.keeper.start()?;
         for token in ["zsk-a", "zsk-b"] {
             until(&format!("{token} in use"), SOON, || {
@@ -169,11 +177,13 @@ fn a_full_token_is_told_and_waited_for() {
     story(|scratch| {
         let shim = Shim::install(scratch)?;
         let full = json!({ "return": "CKR_DEVICE_MEMORY" });
-        shim.rules(&json!([{ "call": "C_GenerateKeyPair", "every": true, "action": full }]))?;
         let plan = Plan { zsk_module: Some(shim.module.clone()), ..Plan::default() };
         let authority = softhsm_tests::pki::Authority::new(scratch, "ca")?;
         let mut chain = Chain::prepare(scratch, plan, authority)?;
-        chain.keeper.start()?;
+        chain.found_appliance()?;
+        shim.rules(&json!([{ "call": "C_GenerateKeyPair", "every": true, "action": full }]))?;
+        chain.bind_zones()?;
+        chain.make_keys()?;
         chain.start_primary()?;
         chain.daemon.start()?;
         chain.start_secondary_early()?;

@@ -76,7 +76,7 @@ fn a_primary_with_a_wrong_certificate_gives_nothing() {
     story(|scratch| {
         let authority = Authority::new(scratch, "ca")?;
         let mut chain = Chain::prepare(scratch, Plan::default(), authority)?;
-        chain.keeper.start()?;
+        chain.found()?;
         for identity in wrong(scratch, &chain.authority, Usage::Client)? {
             let fake = FakePrimary::start(ports::free()?, &identity, &chain.authority.ca)?;
             // Each is what the daemon's configuration asks for, by name; but for the unlisted
@@ -112,7 +112,7 @@ fn a_primary_that_does_not_know_our_authority_gives_nothing() {
         let authority = Authority::new(scratch, "ca")?;
         let foreign = Authority::new(scratch, "foreign")?;
         let mut chain = Chain::prepare(scratch, Plan::default(), authority)?;
-        chain.keeper.start()?;
+        chain.found()?;
         let identity = chain.identities["primary"].clone();
         let fake = FakePrimary::start(ports::free()?, &identity, &foreign.ca)?;
         chain.use_primary("primary-1", "primary.test", fake.port)?;
