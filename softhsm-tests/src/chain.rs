@@ -378,12 +378,7 @@ fn keeper_spec(
     });
     let environment =
         BTreeMap::from([("SOFTHSM2_CONF".to_owned(), store.conf.display().to_string())]);
-    Ok(KeeperSpec {
-        modules,
-        tokens: held.collect(),
-        deadline_ms: plan.deadline_ms,
-        environment,
-    })
+    Ok(KeeperSpec { modules, tokens: held.collect(), deadline_ms: plan.deadline_ms, environment })
 }
 
 /// The motion that defines the zones' policy.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::binaries::binaries;
 use crate::daemon::CliOutput;
 use crate::keeper::{Keeper, KeeperSpec};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, write};
 use crate::tools::{run, run_ok, tool};
 use crate::users::{User, command, give};
 use crate::wait::{SOON, until};
@@ -54,8 +54,11 @@ impl Person {
 /// What a story wants of the founding, beside tokens and everyone there is.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
-    /// More arguments of `countersign found draft`: rules, a recovery rule, clock days.
-    pub more: Vec<String>,
+    /// Rules other than the default ones: two key officers for what is about keys, two key or policy
+    /// officers for the rest.
+    pub rules: &'static [(&'static str, &'static str)],
+    /// How many of the recovery group, and after how many seconds.
+    pub recovery: Option<(u8, u64)>,
 }
 
 /// Everyone, and the appliance that they have founded.
@@ -148,10 +151,10 @@ impl Officers {
         })
     }
 
-    /// The same; it must end well. What it printed.
+    /// The same; it must end well (0), or with something that needs attention (4). What it printed.
     pub fn ok(&self, who: &str, arguments: &[&str]) -> Result<String> {
         let output = self.cli(who, arguments)?;
-        if !output.status.success() {
+        if !matches!(output.status.code(), Some(0 | 4)) {
             bail!(
                 "{who}: countersign {arguments:?} ended with {}:\n{}{}",
                 output.status,
@@ -224,26 +227,29 @@ impl Officers {
 
     /// Drafts the founding of what `spec` configures and has everyone sign it; its hash.
     pub fn sign_founding(&self, spec: &KeeperSpec, draft: &Draft) -> Result<String> {
-        let mut arguments: Vec<String> =
-            ["found", "draft", "--name", "bed", "--out"].map(str::to_owned).to_vec();
-        arguments.push(self.founding_file().display().to_string());
-        for held in &spec.tokens {
-            arguments.extend(["--group".to_owned(), format!("{}={}", held.name, held.group)]);
-        }
-        for person in self.people.values() {
+        let rules = draft.rules.iter().map(|(kind, rule)| format!("{kind} = \"{rule}\"\n"));
+        let tokens = spec.tokens.iter().map(|held| format!("{} = \"{}\"\n", held.name, held.group));
+        let people = self.people.values().map(|person| {
             let key = person.key.with_extension("pub");
-            arguments.extend([
-                "--enrol".to_owned(),
-                format!("{}={}", person.name, person.role),
-                "--key".to_owned(),
-                format!("{}={}", person.name, key.display()),
-            ]);
-        }
-        arguments.extend(draft.more.iter().cloned());
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let drafted = self.json("op", &arguments)?;
+            let (name, role, key) = (&person.name, &person.role, key.display());
+            format!("[officers.{name}]\nrole = \"{role}\"\nkeys = [\"{key}\"]\n")
+        });
+        let recovery = draft.recovery.map(|(persons, delay_s)| {
+            format!("[recovery]\npersons = {persons}\ndelay_s = {delay_s}\n")
+        });
+        let text: String = ["name = \"bed\"\n[rules]\n".to_owned()]
+            .into_iter()
+            .chain(rules)
+            .chain(["[tokens]\n".to_owned()])
+            .chain(tokens)
+            .chain(people)
+            .chain(recovery)
+            .collect();
+        let from = self.dir.join("founding.toml");
+        write(&from, &text, User::Daemon, 0o644)?;
+        let (from, file) = (from.display().to_string(), self.founding_file().display().to_string());
+        let drafted = self.json("op", &["found", "draft", "--from", &from, "--out", &file])?;
         let everyone: Vec<&str> = self.people.keys().map(String::as_str).collect();
-        let file = self.founding_file().display().to_string();
         self.all_at_once(&everyone, &["found", "sign", &file])?;
         let hash = drafted["hash"].as_str().with_context(|| format!("{drafted:#}"))?;
         Ok(hash.to_owned())
@@ -252,7 +258,11 @@ impl Officers {
     /// Hands in the founding with its signatures.
     pub fn submit_founding(&self) -> Result<()> {
         let file = self.founding_file().display().to_string();
-        self.ok("op", &["found", "submit", &file]).map(drop)
+        let signatures: Vec<String> =
+            self.people.keys().map(|person| format!("{file}.{person}.sig")).collect();
+        let mut arguments = vec!["found", "submit", &file];
+        arguments.extend(signatures.iter().map(String::as_str));
+        self.ok("op", &arguments).map(drop)
     }
 
     /// Where the founding's text is; the signatures are beside it.

@@ -90,10 +90,7 @@ fn key(keys: &ZoneKeys, role: KeyRole) -> Result<(KeyId, u16)> {
 
 /// A chain with the keeper alone, and two zones founded.
 fn keeper_alone(scratch: &softhsm_tests::Scratch) -> Result<Chain<'_>> {
-    let plan = Plan {
-        more_zones: &["second."],
-        ..Plan::default()
-    };
+    let plan = Plan { more_zones: &["second."], ..Plan::default() };
     let mut chain = Chain::prepare(scratch, plan, Authority::new(scratch, "ca")?)?;
     chain.found()?;
     Ok(chain)
