@@ -18,6 +18,8 @@ pub mod signing;
 pub mod ssh;
 pub mod state;
 pub mod statement;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod text;
 pub mod tree;
 pub mod words;
