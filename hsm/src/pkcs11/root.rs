@@ -124,7 +124,11 @@ impl Root<'_> {
             Err(Trouble::Refused(error)) => return Err(Fault::Token(error.to_string())),
             Err(Trouble::Fault(fault)) => return Err(fault),
         };
-        admission(&self.name(), &data).map_err(Fault::Token)
+        admission(&self.name(), &data).map_err(|reason| {
+            // The module has done what it could: to renew it would change nothing.
+            self.token().life().unserved = 0;
+            Fault::Token(reason)
+        })
     }
 
     fn heartbeat(&self) -> Result<(), Fault> {

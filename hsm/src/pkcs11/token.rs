@@ -66,8 +66,10 @@ pub(super) struct Life {
     pub(super) failure: Option<String>,
     /// It was tried at least once: signing need not wait to see what it holds.
     pub(super) settled: bool,
-    /// Failures in a row.
+    /// Failures, until they are forgiven: the back-off grows with them.
     pub(super) failures: u32,
+    /// Failures in a row since its module last served it: opened, listed and proven.
+    pub(super) unserved: u32,
     /// The way to its root thread.
     pub(super) root: Option<SyncSender<Job>>,
     /// What it can do, as of its last opening.
@@ -110,6 +112,7 @@ impl Token {
             settled: failure.is_some(),
             // A hang in the run before is one that is forgiven in time.
             failures: u32::from(failure.is_some()),
+            unserved: 0,
             failure,
             root: None,
             offered: None,
@@ -456,6 +459,7 @@ impl Shared {
             return;
         }
         life.phase = Phase::Usable { since: Instant::now() };
+        life.unserved = 0;
         life.failure = None;
         life.settled = true;
         drop(life);
@@ -503,6 +507,7 @@ impl Shared {
         };
         let delay = back_off(life.failures);
         life.failures = life.failures.saturating_add(u32::from(its_fault));
+        life.unserved = life.unserved.saturating_add(u32::from(its_fault));
         life.phase = Phase::Waiting { until: Instant::now() + delay, last: false };
         // A token that was just lost is being looked for; one that could not be opened is not there.
         life.failure = (its_fault && !was_usable).then(|| reason.to_owned());

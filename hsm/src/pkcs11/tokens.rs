@@ -251,6 +251,9 @@ impl Tokens {
         let mut idle_since: Option<Instant> = None;
         loop {
             let seen = self.shared.changes();
+            // Asked before anyone is invited, too: a token that is opened in between would be neither
+            // invited nor on its way.
+            let coming = self.is_one_coming(group);
             match batch.wait(Duration::from_millis(50)) {
                 Progress::Done => break,
                 Progress::Working => {}
@@ -264,7 +267,7 @@ impl Tokens {
                             self.on_group(group, |reply| Job::RelistOld { reply });
                             continue;
                         }
-                        if since.elapsed() > grace || !self.is_one_coming(group) {
+                        if since.elapsed() > grace || !(coming || self.is_one_coming(group)) {
                             batch.close(&self.unavailable(group, batch.last_error()));
                             break;
                         }

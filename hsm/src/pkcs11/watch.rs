@@ -19,7 +19,7 @@ const PIN_POLL: Duration = Duration::from_secs(2);
 const CONFLICT_POLL: Duration = Duration::from_secs(10);
 /// How often every token is listed again: other tools may add or remove keys while we run.
 const RELIST_POLL: Duration = Duration::from_secs(600);
-/// Failures in a row after which opening alone is not expected to help.
+/// Failures in a row, without a success between, after which opening alone is not expected to help.
 const RENEW_AFTER: u32 = 3;
 /// Rest after a module was renewed; doubles each time.
 const RENEW_REST_MIN: Duration = Duration::from_secs(1);
@@ -143,7 +143,7 @@ impl Renewals {
         };
         let wanted = {
             let life = token.life();
-            life.accepted.is_some() && life.failures >= RENEW_AFTER
+            life.accepted.is_some() && life.unserved >= RENEW_AFTER
         };
         let hung = || peers().any(|peer| matches!(peer.life().phase, Phase::Hung { .. }));
         let served = || shared.group(&token.spec.group).any(|other| other.is_usable());

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use countersign_hsm::pkcs11::{Event, ExpectedKey, PinSource, TokenSpec, Tokens};
+use countersign_hsm::pkcs11::{Admission, Event, ExpectedKey, PinSource, TokenSpec, Tokens};
 use countersign_hsm::protocol::{TokenHealth, TokenState};
 use countersign_policy::{Algorithm, KeyRole, PublicKey};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -344,6 +344,22 @@ impl Running {
         let tokens = Tokens::open(specs, state_dir, sender).expect("settings");
         tokens.expect_keys(keys);
         Self { tokens, events }
+    }
+
+    /// The same, of tokens that `admission` admits.
+    pub fn start_admitted(
+        state_dir: &Path,
+        specs: Vec<TokenSpec>,
+        keys: Vec<ExpectedKey>,
+        admission: Admission,
+    ) -> Self {
+        let (sender, events) = channel();
+        let tokens = Tokens::open_admitted(specs, state_dir, sender, Some(admission));
+        let tokens = tokens.expect("settings");
+        tokens.expect_keys(keys);
+        let running = Self { tokens, events };
+        assert!(running.tokens.wait_settled(PATIENCE), "{:?}", running.tokens.health());
+        running
     }
 
     pub fn health(&self, token: &str) -> TokenHealth {

@@ -1,9 +1,10 @@
 //! Data objects: a new value is there before the old one goes.
 
-use countersign_hsm::pkcs11::HsmError;
+use countersign_hsm::pkcs11::{DataObject, HsmError};
+use countersign_hsm::protocol::TokenState;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 
-use crate::bed::{OtherUser, Running, Store};
+use crate::bed::{OtherUser, Running, Store, messages, until, zsk};
 
 const LABEL: &str = "tree";
 
@@ -234,4 +235,39 @@ fn everything_is_bounded() {
     plant(&user, "many", b"countersign", true, b"one more");
     let error = running.tokens.read_data("ksk-a", "many").expect_err("too many");
     assert!(error.to_string().contains("65 data objects"), "{error}");
+}
+
+#[test]
+fn a_token_that_is_not_admitted_signs_nothing_and_disturbs_nobody() {
+    let store = Store::new("ksk");
+    let second = store.with_second_token("zsk-a", "zsk");
+    let key = store.seed("cs-1");
+    let user = store.other_user();
+    plant(&user, "founding", b"countersign", true, b"another");
+    let state = tempfile::tempdir().expect("directory");
+    let initialised = store.calls("C_Initialize");
+    let admission = Box::new(|_: &str, data: &[DataObject]| match data {
+        [object] if object.value != b"ours" => Err("it is of another founding".to_owned()),
+        _ => Ok(()),
+    });
+    let specs = vec![store.spec("ksk-a", "ksk"), second];
+    let keys = vec![zsk(&key, "cs-1", "ksk")];
+    let running = Running::start_admitted(state.path(), specs, keys, admission);
+    running.until_unusable("ksk-a", "it is of another founding");
+    running.until_usable("zsk-a");
+    let signed = store.calls("C_Sign");
+    let answer = running.tokens.sign_zone(&key.id(), messages(1)).remove(0);
+    assert!(matches!(answer, Err(HsmError::Unavailable(_))), "{answer:?}");
+    assert_eq!(store.calls("C_Sign"), signed);
+    // It is looked at again and again, and its module is left alone.
+    let looked = store.calls("C_GetSlotList");
+    until("some more looks", || match store.calls("C_GetSlotList") - looked {
+        0..8 => Err("a few".to_owned()),
+        _ => Ok(()),
+    });
+    assert_eq!(store.calls("C_Initialize"), initialised + 1, "ours alone");
+    assert_eq!(running.health("zsk-a").state, TokenState::Usable);
+    user.session.destroy_object(objects(&user)[0]).expect("destroy");
+    running.until_usable("ksk-a");
+    running.sign_all(&key, 1);
 }

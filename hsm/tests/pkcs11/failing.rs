@@ -43,12 +43,14 @@ fn a_dead_session_is_replaced_in_mid_batch() {
 fn a_lost_device_is_opened_anew_in_mid_batch() {
     let state = tempfile::tempdir().expect("directory");
     let (store, key, running) = alone(state.path());
+    let initialised = store.calls("C_Initialize");
     for code in ["CKR_DEVICE_REMOVED", "CKR_DEVICE_ERROR", "CKR_USER_NOT_LOGGED_IN"] {
         let action = format!(r#"{{"return": "{code}"}}"#);
         store.rules(&format!(r#"[{{"call": "C_Sign", "nth": 9, "action": {action}}}]"#));
         running.sign_all(&key, 40);
         running.until_usable("zsk-a");
     }
+    assert_eq!(store.calls("C_Initialize"), initialised, "opening was enough each time");
 }
 
 #[test]
