@@ -203,6 +203,26 @@ impl LedgerState {
     ) -> Result<Effect, String> {
         let statement =
             Statement::parse(text).map_err(|error| format!("the statement: {error}"))?;
+        let recovery = self.takes_statement(&statement, at)?;
+        let (namespace, roster) = (Namespace::Propose, self.roster());
+        let key = Self::signed_by(roster, &statement.proposer, namespace, text, signature)?;
+        let hash = statement.hash();
+        let proposal = Proposal {
+            line: self.next_seq(),
+            at: at.max(self.time_floor()),
+            text: text.into(),
+            statement: Arc::new(statement),
+            key,
+            recovery,
+            votes: BTreeMap::new(),
+            status: Status::Open,
+        };
+        Ok(Effect::Proposed(hash, Box::new(proposal)))
+    }
+
+    /// Whether a statement could be proposed now: all that is judged of it but the signature, for who
+    /// is about to sign it. `true` if it would be carried by the recovery group's rule.
+    pub fn takes_statement(&self, statement: &Statement, at: u64) -> Result<bool, String> {
         let hash = statement.hash();
         if let Some(status) = self.status(&hash) {
             return Err(format!("statement {} was proposed before and is {status}", hash.short()));
@@ -210,15 +230,13 @@ impl LedgerState {
         self.is_ours(statement.appliance)?;
         self.is_prefix(&statement.checkpoint)?;
         let proposer = &statement.proposer;
-        let (namespace, roster) = (Namespace::Propose, self.roster());
-        let key = Self::signed_by(roster, proposer, namespace, text, signature)?;
         let kind = statement.motion.kind();
         let recovery = self.may_propose(proposer, kind)?;
         if self.docket.is_used(&statement.nonce) {
             return Err("its nonce was used before".to_owned());
         }
         let now = at.max(self.time_floor());
-        check_window(&statement, at, now)?;
+        check_window(statement, at, now)?;
         self.check_quota(proposer, now)?;
         self.law.check_floor(kind, proposer, recovery)?;
         let depends = self.dependencies(&statement.motion);
@@ -229,18 +247,8 @@ impl LedgerState {
                 statement.depends
             ));
         }
-        self.is_possible(&statement, at)?;
-        let proposal = Proposal {
-            line: self.next_seq(),
-            at: now,
-            text: text.into(),
-            statement: Arc::new(statement),
-            key,
-            recovery,
-            votes: BTreeMap::new(),
-            status: Status::Open,
-        };
-        Ok(Effect::Proposed(hash, Box::new(proposal)))
+        self.is_possible(statement, at)?;
+        Ok(recovery)
     }
 
     /// Whether the person may propose that; and whether as the recovery group.

@@ -18,7 +18,37 @@ impl LedgerState {
         (verb, officer, checkpoint): (Verb, &PersonName, &TreeHead),
         signature: &Signature,
     ) -> Result<Effect, String> {
+        self.takes_verdict(&hash, verb, officer, checkpoint, at)?;
         let proposal = self.open_proposal(&hash)?;
+        let statement = &*proposal.statement;
+        let verdict = Verdict {
+            verb,
+            officer: officer.clone(),
+            checkpoint: *checkpoint,
+            statement: statement.clone(),
+        };
+        let namespace = match verb {
+            Verb::Approve => Namespace::Approve,
+            Verb::Deny => Namespace::Deny,
+        };
+        let text = verdict.to_text();
+        let key = Self::signed_by(self.roster(), officer, namespace, &text, signature)?;
+        let hopeless = verb == Verb::Deny && !self.has_hope_without(proposal, officer);
+        let vote = Vote { verb, key, line: self.next_seq() };
+        Ok(Effect::Voted { statement: hash, officer: officer.clone(), vote, hopeless })
+    }
+
+    /// Whether an officer's word could be taken now: all that is judged of it but the signature, for who
+    /// is about to sign it.
+    pub fn takes_verdict(
+        &self,
+        hash: &StatementHash,
+        verb: Verb,
+        officer: &PersonName,
+        checkpoint: &TreeHead,
+        at: u64,
+    ) -> Result<(), String> {
+        let proposal = self.open_proposal(hash)?;
         let statement = &*proposal.statement;
         self.may_vote(proposal, officer)?;
         self.is_prefix(checkpoint)?;
@@ -32,22 +62,7 @@ impl LedgerState {
         if at.max(self.time_floor()) > statement.not_after {
             return Err(format!("the proposal ended at {}", time_text(statement.not_after)));
         }
-        let verdict = Verdict {
-            verb,
-            officer: officer.clone(),
-            checkpoint: *checkpoint,
-            statement: statement.clone(),
-        };
-        let namespace = match verb {
-            Verb::Approve => Namespace::Approve,
-            Verb::Deny => Namespace::Deny,
-        };
-        let text = verdict.to_text();
-        let key = Self::signed_by(self.roster(), officer, namespace, &text, signature)?;
-        self.is_news(proposal, officer, verb)?;
-        let hopeless = verb == Verb::Deny && !self.has_hope_without(proposal, officer);
-        let vote = Vote { verb, key, line: self.next_seq() };
-        Ok(Effect::Voted { statement: hash, officer: officer.clone(), vote, hopeless })
+        self.is_news(proposal, officer, verb)
     }
 
     /// Whether the person's role has a vote on it, by the rules in force or by those that the motion
