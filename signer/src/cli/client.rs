@@ -54,7 +54,7 @@ enum Way {
 impl Client {
     pub(super) fn new(reach: Reach) -> Result<Self, ClientError> {
         let (Some(url), Some(certificate), Some(key), Some(ca)) =
-            (reach.url, reach.cert, reach.key, reach.ca)
+            (reach.url, reach.cert, reach.cert_key, reach.ca)
         else {
             return Ok(Self { way: Way::Unix(reach.socket) });
         };

@@ -1,49 +1,71 @@
 //! `countersign`, the command line: nouns, then verbs; tables for people, `--json` for programs.
 //!
-//! It talks to the daemon's API, over the unix socket on the box itself or over HTTPS from
-//! elsewhere. `config check` and `ledger list` ask nobody but the file and the keeper.
+//! `zone`, `key`, `hsm` and `daemon` talk to the daemon's API, over the unix socket on the box itself
+//! or over HTTPS from elsewhere. Whatever is about officers and the ledger talks to the keeper's second
+//! socket, and believes nothing of it: every such command folds the ledger itself ([`view`]) and
+//! remembers its head ([`pins`]). `config check` and `audit verify` ask nobody.
+//!
+//! # Exit codes
+//! 0 done; 1 refused or failed; 2 wrong usage; 3 daemon or keeper not reached; 4 done, and something
+//! needs attention; 5 the ledger or bundle does not hold, is behind the pin, or is another one.
+//!
+//! Ctrl-C leaves nothing half-done: files are written beside their place and moved there, and what is
+//! sent to the keeper is one message.
 
+mod ask;
+mod audit;
+mod bundle;
+mod calendar;
 mod client;
+mod desk;
+mod ds;
+mod end;
+mod events;
+mod files;
+mod found;
+mod freeze;
+mod history;
+mod ledger;
+mod officer;
+mod pins;
+mod proposal;
+mod propose;
+mod rules;
+mod say;
 mod show;
+mod sign;
+mod survey;
+mod view;
+mod vote;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use countersign_hsm::client::LedgerClient;
+use countersign_policy::statement::Verb;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::model::{Done, Health, HsmStatus, KeyList, ZoneDetail, ZoneList, ZoneSummary};
-use client::{Client, ClientError};
+use crate::clock::now_s;
+use client::Client;
+use desk::{Desk, DeskArgs};
+use end::{EXIT_CODES, End, Stop};
 
 /// Where the daemon's packages put its socket.
 const SOCKET: &str = "/run/countersign/api.sock";
-/// Where the keeper's packages put its second socket.
-const LEDGER_SOCKET: &str = "/run/countersign-keeper/ledger.sock";
 /// Where the daemon's packages put its configuration.
 const CONFIG: &str = "/etc/countersign/daemon.toml";
 
-/// Lines of the ledger asked for at once.
-const LEDGER_LINES_MAX: u32 = 256;
-/// The keeper may take this long over them.
-const LEDGER_DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
-
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  done, and nothing needs attention
-  1  refused, or failed
-  2  wrong usage, or a configuration that is not whole
-  3  the daemon (or for `ledger`, the keeper) can't be reached
-  4  done, and something needs attention: an alarm, a zone that is not up, an unusable token or key";
-
-/// Sees and steers a Countersign daemon.
+/// Sees and steers a Countersign daemon, and is the officers' pen.
 #[derive(Debug, Parser)]
 #[command(name = "countersign", version, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     reach: Reach,
+    #[command(flatten)]
+    desk: DeskArgs,
     /// Print JSON instead of tables.
     #[arg(long, global = true)]
     json: bool,
@@ -53,19 +75,20 @@ pub struct Cli {
 
 /// How the daemon is reached.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "The daemon's API")]
 struct Reach {
     /// The daemon's unix socket, on this box.
     #[arg(long, global = true, default_value = SOCKET, env = "COUNTERSIGN_SOCKET")]
     socket: PathBuf,
-    /// The daemon's HTTPS API, from elsewhere: https://HOST:PORT. Needs --cert, --key and --ca.
-    #[arg(long, global = true, requires_all = ["cert", "key", "ca"])]
+    /// The daemon's HTTPS API, from elsewhere: https://HOST:PORT. Needs --cert, --cert-key and --ca.
+    #[arg(long, global = true, requires_all = ["cert", "cert_key", "ca"])]
     url: Option<String>,
     /// Our certificate (PEM, leaf first).
     #[arg(long, global = true, requires = "url")]
     cert: Option<PathBuf>,
     /// Its private key (PEM).
     #[arg(long, global = true, requires = "url")]
-    key: Option<PathBuf>,
+    cert_key: Option<PathBuf>,
     /// The CA that the daemon's certificate chains to (PEM).
     #[arg(long, global = true, requires = "url")]
     ca: Option<PathBuf>,
@@ -91,9 +114,35 @@ enum Noun {
     /// The daemon's configuration file.
     #[command(subcommand)]
     Config(ConfigVerb),
-    /// The keeper's ledger.
+    /// What is on the keeper's tokens.
+    Survey,
+    /// Found an appliance.
+    Found(found::FoundArgs),
+    /// Who has a say.
     #[command(subcommand)]
-    Ledger(LedgerVerb),
+    Officer(officer::OfficerVerb),
+    /// Put a motion to the vote.
+    Propose(propose::ProposeArgs),
+    /// What was put to the vote.
+    #[command(subcommand)]
+    Proposal(proposal::ProposalVerb),
+    /// Say yes to a proposal.
+    Approve(vote::VoteArgs),
+    /// Say no to a proposal; it stands.
+    Deny(vote::VoteArgs),
+    /// Stop the use of KSKs, alone and at once.
+    Freeze(freeze::FreezeArgs),
+    /// DS records for the parent.
+    #[command(subcommand)]
+    Ds(ds::DsVerb),
+    /// What was done, by whom, under which rule; and its proof.
+    #[command(subcommand)]
+    Audit(audit::AuditVerb),
+    /// What will want people within 90 days.
+    Calendar,
+    /// The keeper's ledger as a file.
+    #[command(subcommand)]
+    Ledger(ledger::LedgerVerb),
 }
 
 #[derive(Debug, Subcommand)]
@@ -159,41 +208,6 @@ enum ConfigVerb {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum LedgerVerb {
-    /// The ledger's lines, as they are.
-    List {
-        /// The keeper's second socket, on its box.
-        #[arg(long, default_value = LEDGER_SOCKET)]
-        ledger_socket: PathBuf,
-        /// The first line wanted, from 0.
-        #[arg(long, default_value_t = 0)]
-        from: u64,
-    },
-}
-
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Fine,
-    Failed,
-    Usage,
-    Unreachable,
-    Attention,
-}
-
-impl From<End> for ExitCode {
-    fn from(end: End) -> Self {
-        Self::from(match end {
-            End::Fine => 0,
-            End::Failed => 1,
-            End::Usage => 2,
-            End::Unreachable => 3,
-            End::Attention => 4,
-        })
-    }
-}
-
 /// Runs what the arguments say; results go to `out`, errors to `err`.
 pub async fn run(cli: Cli, out: &mut (dyn Write + Send), err: &mut (dyn Write + Send)) -> ExitCode {
     match dispatch(cli, out).await {
@@ -207,43 +221,23 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send), err: &mut (dyn Write + 
     }
 }
 
-/// Why a command stops early.
-enum Stop {
-    /// Whoever read our output has read enough.
-    Pipe,
-    Said {
-        end: End,
-        text: String,
-    },
-}
-
-impl From<std::io::Error> for Stop {
-    fn from(error: std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::BrokenPipe {
-            return Self::Pipe;
-        }
-        Self::Said { end: End::Failed, text: format!("can't write the result: {error}") }
-    }
-}
-
-impl From<ClientError> for Stop {
-    fn from(error: ClientError) -> Self {
-        let end = match error {
-            ClientError::Unreachable { .. } => End::Unreachable,
-            ClientError::Usage(_) => End::Usage,
-            ClientError::Refused(_) | ClientError::Broken(_) => End::Failed,
-        };
-        Self::Said { end, text: error.to_string() }
-    }
-}
-
 async fn dispatch(cli: Cli, out: &mut (dyn Write + Send)) -> Result<End, Stop> {
-    let Cli { reach, json, noun } = cli;
+    let Cli { reach, desk, json, noun } = cli;
+    let desk = |out| Desk { args: desk, json, now_s: now_s(), out };
     match noun {
         Noun::Config(ConfigVerb::Check { file }) => config_check(&file, json, out),
-        Noun::Ledger(LedgerVerb::List { ledger_socket, from }) => {
-            ledger_list(&ledger_socket, from, out)
-        }
+        Noun::Survey => survey::run(desk(out)),
+        Noun::Found(args) => found::run(desk(out), args),
+        Noun::Officer(verb) => officer::run(desk(out), verb),
+        Noun::Propose(args) => propose::run(desk(out), args),
+        Noun::Proposal(verb) => proposal::run(desk(out), verb),
+        Noun::Approve(args) => vote::run(desk(out), Verb::Approve, args),
+        Noun::Deny(args) => vote::run(desk(out), Verb::Deny, args),
+        Noun::Freeze(args) => freeze::run(desk(out), args),
+        Noun::Ds(verb) => ds::run(desk(out), verb),
+        Noun::Audit(verb) => audit::run(desk(out), verb),
+        Noun::Calendar => calendar::run(desk(out)),
+        Noun::Ledger(verb) => ledger::run(desk(out), verb),
         Noun::Zone(verb) => zone(&Client::new(reach)?, verb, json, out).await,
         Noun::Key(KeyVerb::List { zone }) => {
             let path = match zone {
@@ -351,34 +345,6 @@ fn config_check(
         writeln!(out, "{summary}")?;
     } else {
         writeln!(out, "{}: whole; {zones} zones, {peers} peers", file.display())?;
-    }
-    Ok(End::Fine)
-}
-
-fn ledger_list(
-    socket: &std::path::Path,
-    from: u64,
-    out: &mut (dyn Write + Send),
-) -> Result<End, Stop> {
-    let fail = |error: countersign_hsm::client::ClientError| {
-        let refused = matches!(error, countersign_hsm::client::ClientError::Refused(_));
-        let end = if refused { End::Failed } else { End::Unreachable };
-        Stop::Said { end, text: error.to_string() }
-    };
-    let mut keeper = LedgerClient::connect(socket, LEDGER_DEADLINE).map_err(fail)?;
-    let (lines, _) = keeper.head().map_err(fail)?;
-    let mut at = from;
-    while at < lines {
-        let read = keeper.read(at, LEDGER_LINES_MAX).map_err(fail)?;
-        if read.is_empty() {
-            break;
-        }
-        at += read.len() as u64;
-        for line in read {
-            // Each is a JSON object already, for people as for programs.
-            out.write_all(&line)?;
-            out.write_all(b"\n")?;
-        }
     }
     Ok(End::Fine)
 }

@@ -11,7 +11,7 @@ use crate::clock::Civil;
 
 type Out<'a> = &'a mut (dyn Write + Send);
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_preset(presets::UTF8_HORIZONTAL_ONLY)

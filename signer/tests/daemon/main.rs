@@ -110,7 +110,7 @@ role = "monitor"
             .args(["--url", &url, "--server-name", "daemon.test"])
             .arg("--cert")
             .arg(self.path(&format!("{name}.pem")))
-            .arg("--key")
+            .arg("--cert-key")
             .arg(self.path(&format!("{name}.key")))
             .arg("--ca")
             .arg(self.path("ca.pem"))

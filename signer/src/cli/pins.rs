@@ -1,0 +1,163 @@
+//! What an officer's own machine remembers of a ledger, so that nobody can show it another or an
+//! older one: `FOUNDING-HASH.toml` in the pins' folder, with the appliance's name, its audit key
+//! and the newest head that was seen. Each officer's command line is a witness of the ledger.
+//!
+//! A pin never goes back: it is replaced in one step, under a lock, by a head that the pinned one
+//! is a prefix of.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use countersign_policy::checkpoint::AuditKey;
+use countersign_policy::statement::StatementHash;
+use countersign_policy::tree::{Hash, TreeHead};
+use serde::{Deserialize, Serialize};
+
+use super::end::Stop;
+use super::files::{self, Existing};
+
+/// The form of the file.
+const VERSION: u8 = 1;
+/// A pin takes 500 octets, and 70 more for each new origin.
+const PIN_BYTES_MAX: usize = 16 << 10;
+/// Names in the folder that are looked at: nobody is an officer of so many appliances.
+const PINS_MAX: usize = 10_000;
+
+/// One ledger, as it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pin {
+    /// What the appliance is called.
+    pub(super) appliance: String,
+    /// The key that seals its checkpoints as of `head`.
+    pub(super) audit_key: AuditKey,
+    /// The newest head that was proven here; of size 0 before the first.
+    pub(super) head: TreeHead,
+    /// The new origins that had begun by then: none of them explains a ledger that is behind.
+    pub(super) origins: BTreeSet<StatementHash>,
+}
+
+/// The stored form.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    version: u8,
+    appliance: String,
+    head: String,
+    #[serde(default)]
+    origins: BTreeSet<StatementHash>,
+    audit_key: AuditKey,
+}
+
+/// The folder of pins.
+#[derive(Debug, Clone)]
+pub(super) struct Pins {
+    folder: PathBuf,
+}
+
+/// Held while a pin is compared and replaced.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Pins {
+    /// The folder that was named, or the user's own.
+    pub(super) fn at(
+        named: Option<&Path>,
+        variable: impl Fn(&str) -> Option<std::ffi::OsString>,
+    ) -> Result<Self, Stop> {
+        if let Some(folder) = named {
+            return Ok(Self { folder: folder.to_owned() });
+        }
+        // The XDG base directory specification: a relative path there is to be ignored.
+        let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let config = absolute("XDG_CONFIG_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".config")));
+        match config {
+            Some(config) => Ok(Self { folder: config.join("countersign").join("pins") }),
+            None => Err(Stop::usage(
+                "there is no HOME in which to remember the ledger's head; name a folder with --pins",
+            )),
+        }
+    }
+
+    pub(super) fn path(&self, founding: &Hash) -> PathBuf {
+        self.folder.join(format!("{founding}.toml"))
+    }
+
+    /// The ledgers that are pinned.
+    pub(super) fn foundings(&self) -> Vec<Hash> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let names =
+            entries.take(PINS_MAX).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut found: Vec<Hash> =
+            names.filter_map(|name| name.strip_suffix(".toml")?.parse().ok()).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// The pin of a ledger, if there is one. One that can't be read is an error, never an absent one.
+    pub(super) fn read(&self, founding: &Hash) -> Result<Option<Pin>, Stop> {
+        let path = self.path(founding);
+        match path.try_exists() {
+            Ok(false) => return Ok(None),
+            Ok(true) => {}
+            Err(error) => return Err(Stop::failed(format!("{}: {error}", path.display()))),
+        }
+        let text = files::read_text(&path, PIN_BYTES_MAX)?;
+        let damaged = |problem: String| {
+            Stop::unsound(format!(
+                "the pin {} is damaged: {problem}. hint: it guards against a ledger that was rolled \
+                 back; compare the ledger's head with another officer's before you delete it",
+                path.display()
+            ))
+        };
+        let stored: Stored = toml::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        if stored.version != VERSION {
+            return Err(damaged(format!("version {}; expected {VERSION}", stored.version)));
+        }
+        let head = stored.head.parse().map_err(|error| damaged(format!("head: {error}")))?;
+        let Stored { appliance, audit_key, origins, .. } = stored;
+        Ok(Some(Pin { appliance, audit_key, head, origins }))
+    }
+
+    /// Nobody else compares or replaces a pin until the lock is dropped.
+    pub(super) fn lock(&self) -> Result<Lock, Stop> {
+        let failed = |error: std::io::Error| {
+            Stop::failed(format!(
+                "can't pin the ledger's head in {}: {error}",
+                self.folder.display()
+            ))
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.folder.join(".lock"))
+            .map_err(failed)?;
+        file.lock().map_err(failed)?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Replaces the pin of a ledger.
+    pub(super) fn write(&self, founding: &Hash, pin: &Pin, _held: &Lock) -> Result<(), Stop> {
+        let path = self.path(founding);
+        let stored = Stored {
+            version: VERSION,
+            appliance: pin.appliance.clone(),
+            head: pin.head.to_string(),
+            origins: pin.origins.clone(),
+            audit_key: pin.audit_key.clone(),
+        };
+        let text = toml::to_string(&stored)
+            .map_err(|error| Stop::failed(format!("{}: {error}", path.display())))?;
+        files::write_whole(&path, Existing::Replace, true, |file| {
+            std::io::Write::write_all(file, text.as_bytes())
+        })
+        .map_err(|error| files::cannot_write(&path, &error))
+    }
+}
