@@ -14,6 +14,7 @@ pub mod fake_primary;
 pub mod keeper;
 pub mod nsd;
 pub mod officers;
+pub mod opendnssec;
 pub mod oracle;
 pub mod pki;
 pub mod ports;
