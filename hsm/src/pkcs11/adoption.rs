@@ -5,18 +5,14 @@
 //! same `CKA_ID`, or the same label where both have no `CKA_ID`; whether it does is then proven by
 //! the challenge, as for any key.
 
-use countersign_policy::ledger::Operation;
 use countersign_policy::{KeyId, PublicKey};
-use cryptoki::object::ObjectHandle;
 
 use super::audit::is_audit_label;
 use super::error::{HsmError, Trouble};
 use super::index::{Index, Object};
-use super::registry::Finding;
 use super::root::Root;
 use super::survey::PrivateAttributes;
-use super::tokens::{Tokens, not_for};
-use crate::ledger::{Authorised, Spent};
+use super::tokens::Tokens;
 
 /// A key pair on a token, whoever made it. `label` and `cka_id` are those of the private object, and
 /// with them [`super::ExpectedKey`] finds it again.
@@ -33,42 +29,13 @@ pub struct FoundPair {
 }
 
 impl Tokens {
-    /// Finds the pair that `auth` names ([`Operation::Adopt`]) and has it prove itself. It signs once
-    /// it is expected, under the label and `CKA_ID` that are returned.
-    pub fn adopt(&self, auth: Authorised) -> (Spent, Result<FoundPair, HsmError>) {
-        let Operation::Adopt { token, key, .. } = auth.operation() else {
-            return (auth.spend(), Err(not_for("adopting a key")));
-        };
-        let (token, key) = (token.clone(), *key);
-        let spent = auth.spend();
-        (spent, self.prove_pair(&token, key))
-    }
-
-    /// What [`Self::adopt`] does once its leave is spent.
-    pub(super) fn prove_pair(&self, token: &str, key: KeyId) -> Result<FoundPair, HsmError> {
-        self.look(token, move |root| {
-            root.relist(false)?;
-            let refuse = |problem| HsmError::NotAPair { token: root.name(), key, problem };
-            let (found, private) = root
-                .pair(&key)?
-                .ok_or_else(|| refuse("no public key object there is it".to_owned()))?;
-            match root.challenge(private, &found.public)? {
-                Finding::Proven(_) => Ok(found),
-                Finding::Wrong(what) | Finding::Unproven(what) => {
-                    Err(refuse(format!("its private key does not prove it: {what}")).into())
-                }
-                Finding::Absent => Err(refuse("its private key is gone".to_owned()).into()),
-            }
-        })
-    }
-
     /// The pair on `token` that is `key`, from a new listing; `None` if nothing there is. An error if
     /// only half of it is there, or if its halves can't be told from others.
     pub fn find_by_key(&self, token: &str, key: &KeyId) -> Result<Option<FoundPair>, HsmError> {
         let key = *key;
         self.look(token, move |root| {
             root.relist(false)?;
-            Ok(root.pair(&key)?.map(|(found, _)| found))
+            root.pair(&key)
         })
     }
 
@@ -84,21 +51,20 @@ impl Tokens {
 }
 
 impl Root<'_> {
-    /// The pair that is `key`, by the present listing, and its private key object.
-    pub(super) fn pair(&self, key: &KeyId) -> Result<Option<(FoundPair, ObjectHandle)>, Trouble> {
+    /// The pair that is `key`, by the present listing.
+    pub(super) fn pair(&self, key: &KeyId) -> Result<Option<FoundPair>, Trouble> {
         let not_a_pair = |problem| HsmError::NotAPair { token: self.name(), key: *key, problem };
         let Some((public, private)) = pair(&self.open.index, key).map_err(not_a_pair)? else {
             return Ok(None);
         };
         let label = std::str::from_utf8(&private.label)
             .map_err(|_| not_a_pair("its label is not UTF-8. hint: give it another".to_owned()))?;
-        let found = FoundPair {
+        Ok(Some(FoundPair {
             label: label.to_owned(),
             cka_id: private.id.clone(),
             public: public.clone(),
             private: self.private_attributes(private.handle)?,
-        };
-        Ok(Some((found, private.handle)))
+        }))
     }
 }
 

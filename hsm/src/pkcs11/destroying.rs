@@ -1,7 +1,7 @@
-//! Tests of adopting and destroying keys by what they are, on SoftHSM. They are here because outside
-//! this crate nobody can do either without leave from the ledger.
+//! Tests of destroying keys by what they are, on SoftHSM. They are here because outside this crate
+//! nobody can do so without leave from the ledger.
 
-use countersign_policy::{KeyId, PublicKey};
+use countersign_policy::PublicKey;
 use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 
 use super::making::bed::{OtherUser, Running, Store, zsk};
@@ -73,7 +73,6 @@ fn a_key_is_destroyed_and_its_namesakes_are_not() {
             Ok(Some(key.clone())),
             "the others are still there"
         );
-        running.tokens.prove_pair("zsk-a", key.id()).expect("and whole");
     }
 }
 
@@ -169,25 +168,4 @@ fn a_private_key_that_can_not_be_tried_is_not_destroyed() {
     assert!(matches!(error, HsmError::Token { .. }), "nothing was done: {error}");
     store.rules("[]");
     assert_eq!(left(&user, "same"), (1, 1));
-}
-
-#[test]
-fn what_is_adopted_has_proven_itself() {
-    let store = Store::new("zsk");
-    let user = store.other_user();
-    let (key, _) = pair(&user, "ods", &[1]);
-    let (_state, running) = start(&store);
-    let adopt = |key: KeyId| running.tokens.prove_pair("zsk-a", key);
-    let found = adopt(key.id()).expect("adopted");
-    assert_eq!((&*found.label, &*found.cka_id, &found.public), ("ods", &[1][..], &key));
-    let refused = |key, expect: &str| match adopt(key) {
-        Err(HsmError::NotAPair { problem, .. }) => assert!(problem.contains(expect), "{problem}"),
-        other => panic!("{other:?}"),
-    };
-    store.rules(r#"[{"call": "C_Sign", "every": true, "action": "wrong_signature"}]"#);
-    refused(key.id(), "does not prove it");
-    store.rules("[]");
-    refused(KeyId([7; 32]), "no public key object there is it");
-    let audit = running.tokens.make_audit_key("zsk-a", "cs-audit-1").expect("an audit key");
-    refused(audit.id(), "audit key");
 }

@@ -1,5 +1,5 @@
-//! Tests of what needs leave from the ledger, on SoftHSM: making, adopting and destroying keys, and what
-//! a KSK signs. They are here because outside this crate nobody can do without that leave.
+//! Tests of what needs leave from the ledger, on SoftHSM: making and destroying keys, and what a
+//! KSK signs. They are here because outside this crate nobody can do without that leave.
 
 use std::time::Duration;
 

@@ -141,7 +141,7 @@ impl Root<'_> {
         let mut pairs = Vec::new();
         for key in keys {
             match self.pair(&key) {
-                Ok(pair) => pairs.extend(pair.map(|(found, _)| found)),
+                Ok(pair) => pairs.extend(pair),
                 Err(Trouble::Refused(_) | Trouble::Fault(Fault::Object(_))) => {}
                 Err(trouble) => return Err(trouble),
             }
