@@ -301,7 +301,7 @@ impl World {
     }
 
     /// A number that was not given before.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.counter += 1;
         self.counter
     }
@@ -309,7 +309,7 @@ impl World {
     /// A nonce that was not given before.
     pub fn nonce(&mut self) -> [u8; NONCE_BYTES] {
         let mut nonce = [0; NONCE_BYTES];
-        nonce[8..].copy_from_slice(&self.next().to_be_bytes());
+        nonce[8..].copy_from_slice(&self.number().to_be_bytes());
         nonce
     }
 
@@ -465,13 +465,13 @@ impl World {
     pub fn make_ksk(&mut self, activate: bool) -> KeyId {
         let (zones, role) = ([zone()].into(), KeyRole::Ksk);
         self.carry(Motion::GenerateKey { zones, role, activate });
-        let (operation, number) = (self.generate(role), self.next());
+        let (operation, number) = (self.generate(role), self.number());
         self.make(operation, &public_key(number), activate)
     }
 
     /// Makes a ZSK for [`zone`].
     pub fn make_zsk(&mut self) -> KeyId {
-        let (operation, number) = (self.generate(KeyRole::Zsk), self.next());
+        let (operation, number) = (self.generate(KeyRole::Zsk), self.number());
         self.make(operation, &public_key(number), true)
     }
 

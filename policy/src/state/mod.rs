@@ -31,6 +31,8 @@ mod law;
 mod outcome;
 mod possible;
 mod propose;
+#[cfg(test)]
+mod tests;
 mod time;
 mod token;
 mod verdict;
