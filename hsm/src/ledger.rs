@@ -147,13 +147,8 @@ impl Ledger {
             Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::Locked(path)),
             Err(std::fs::TryLockError::Error(e)) => return Err(failed("locking")(e)),
         }
-        let mut book = Book {
-            file,
-            directory,
-            ends: Vec::new(),
-            torn: false,
-            owed: VecDeque::new(),
-        };
+        let mut book =
+            Book { file, directory, ends: Vec::new(), torn: false, owed: VecDeque::new() };
         let mut state = LedgerState::default();
         book.load(&path, &mut state)?;
         book.directory.sync_all().map_err(failed("syncing its directory"))?;

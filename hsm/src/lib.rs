@@ -7,6 +7,11 @@ pub mod frame;
 #[cfg(all(test, feature = "keeper"))]
 extern crate self as countersign_hsm;
 
+// Its people found and approve in unit tests as in the stories of hsm/tests/keeper.
+#[cfg(all(test, feature = "keeper"))]
+#[path = "../tests/keeper/council.rs"]
+#[expect(dead_code, reason = "what the stories use of it")]
+mod council;
 #[cfg(feature = "keeper")]
 pub mod keeper;
 #[cfg(feature = "keeper")]

@@ -8,8 +8,10 @@ use std::time::Duration;
 use countersign_hsm::client::{Client, ClientError};
 use countersign_hsm::frame;
 use countersign_hsm::protocol::{
-    BATCH_MAX, PROTOCOL_VERSION, Refusal, RefusalKind, Request, Response, TBS_BYTES_MAX,
+    BATCH_MAX, KeeperHealth, PROTOCOL_VERSION, Refusal, RefusalKind, Request, Response,
+    TBS_BYTES_MAX,
 };
+use countersign_policy::tree::Hash;
 use countersign_policy::{KeyId, ZoneName};
 
 /// Long enough that only a defect meets it.
@@ -36,9 +38,8 @@ impl Played {
         let (id, request) = connection.next().expect("hello");
         assert_eq!(request, Request::Hello { protocol: PROTOCOL_VERSION });
         let (version, appliance) = ("0".to_owned(), "lab".to_owned());
-        let founding = [9; 32];
-        connection
-            .answer(id, &Response::Hello { protocol, version, appliance, founding, lab: true });
+        let founding = Hash([9; 32]);
+        connection.answer(id, &Response::Hello { protocol, version, appliance, founding });
         connection
     }
 }
@@ -89,11 +90,11 @@ fn a_keeper_that_restarts_is_met_again() {
             drop(connection);
             let mut connection = keeper.accept(PROTOCOL_VERSION);
             let (id, _) = connection.next().expect("request");
-            connection.answer(id, &Response::Health(Vec::new()));
+            connection.answer(id, &Response::Health(KeeperHealth::default()));
         });
         let lost = client.health().expect_err("the keeper died before it answered");
         assert!(lost.is_transient(), "{lost}");
-        assert_eq!(client.health(), Ok(Vec::new()));
+        assert_eq!(client.health(), Ok(KeeperHealth::default()));
     });
 }
 
@@ -108,11 +109,11 @@ fn a_silent_keeper_costs_the_deadline_and_no_more() {
             // The next request comes on a connection of its own; the silent one is closed.
             let mut fresh = keeper.accept(PROTOCOL_VERSION);
             let (id, _) = fresh.next().expect("request");
-            fresh.answer(id, &Response::Health(Vec::new()));
+            fresh.answer(id, &Response::Health(KeeperHealth::default()));
             assert!(silent.next().is_none());
         });
         assert!(matches!(client.health(), Err(ClientError::Deadline(_))));
-        assert_eq!(client.health(), Ok(Vec::new()));
+        assert_eq!(client.health(), Ok(KeeperHealth::default()));
     });
 }
 

@@ -450,7 +450,10 @@ deadline_ms = 250
         ]
         .into();
         let (specs, missing) = config.founded_specs(&known).expect("agrees");
-        assert_eq!(specs.iter().map(|s| (&*s.name, &*s.group)).collect::<Vec<_>>(), [("ksk-a", "ksk")]);
+        assert_eq!(
+            specs.iter().map(|s| (&*s.name, &*s.group)).collect::<Vec<_>>(),
+            [("ksk-a", "ksk")]
+        );
         assert_eq!(missing, ["zsk-b"]);
         known.insert("zsk-a".to_owned(), identity("zsk", "9", "zsk"));
         let error = config.founded_specs(&known).expect_err("another serial");

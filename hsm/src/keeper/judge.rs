@@ -110,7 +110,10 @@ pub fn judge_zone_tbs(
             if allowed.is_empty() {
                 "its export takes an export-ds motion".to_owned()
             } else {
-                format!("expected exactly the {} that the last export-ds motion named", allowed.len())
+                format!(
+                    "expected exactly the {} that the last export-ds motion named",
+                    allowed.len()
+                )
             }
         ));
     }

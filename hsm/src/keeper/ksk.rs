@@ -35,11 +35,7 @@ pub struct ToParent {
 
 impl ToParent {
     /// What a motion approved, as RDATA.
-    pub fn of(
-        state: &LedgerState,
-        zone: &ZoneName,
-        content: &CdsContent,
-    ) -> Result<Self, Refusal> {
+    pub fn of(state: &LedgerState, zone: &ZoneName, content: &CdsContent) -> Result<Self, Refusal> {
         let CdsContent::Keys { keys, digests } = content else {
             let (cds, cdnskey) = ([CDS_DELETE.to_vec()].into(), [CDNSKEY_DELETE.to_vec()].into());
             return Ok(Self { cds, cdnskey });

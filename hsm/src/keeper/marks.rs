@@ -41,12 +41,12 @@ pub fn check(state: &LedgerState, token: &str, data: &[DataObject]) -> Result<()
             "carries the mark of another founding, {other}; this appliance is {ours}. It is not \
              used. hint: was it put into the wrong machine?"
         )),
-        None if state.is_marked(token) => Err(
-            "does not carry the founding's mark that the ledger says was put on it: it was \
+        None if state.is_marked(token) => {
+            Err("does not carry the founding's mark that the ledger says was put on it: it was \
              initialised anew, or is another token. It is not used. hint: it comes back by an \
              attach-token motion"
-                .to_owned(),
-        ),
+                .to_owned())
+        }
         _ => Ok(()),
     }
 }

@@ -16,6 +16,8 @@
 pub mod clock;
 pub mod config;
 pub mod door;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod judge;
 pub mod keys;
 mod ksk;

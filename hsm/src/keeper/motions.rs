@@ -335,14 +335,11 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
             if count == self.keys_expected {
                 return (count, Vec::new());
             }
-            let unknown = |id: &KeyId| {
-                self.hsm.key_status(id).is_none() || self.hsm.public_key(id).is_none()
-            };
+            let unknown =
+                |id: &KeyId| self.hsm.key_status(id).is_none() || self.hsm.public_key(id).is_none();
             let all = state.keys().iter().filter(|(_, key)| key.collides_with.is_none());
-            let new: Vec<ExpectedKey> = all
-                .filter(|(id, _)| unknown(id))
-                .map(|(id, key)| expected_key(id, key))
-                .collect();
+            let new: Vec<ExpectedKey> =
+                all.filter(|(id, _)| unknown(id)).map(|(id, key)| expected_key(id, key)).collect();
             (count, new)
         });
         if !keys.is_empty() {

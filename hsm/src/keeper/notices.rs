@@ -67,9 +67,9 @@ impl<H: Hsm> Service<H> {
 
 /// Open proposals of the recovery group, or the others: what each waits for.
 fn proposals(state: &LedgerState, recovery: bool, now_s: u64) -> Vec<String> {
-    let open = state.proposals().filter(|(_, proposal)| {
-        proposal.status == Status::Open && proposal.recovery == recovery
-    });
+    let open = state
+        .proposals()
+        .filter(|(_, proposal)| proposal.status == Status::Open && proposal.recovery == recovery);
     open.map(|(hash, proposal)| {
         let statement = &proposal.statement;
         let waits = match state.quorum(hash, now_s) {

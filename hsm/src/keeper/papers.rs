@@ -68,9 +68,7 @@ impl<H: Hsm> Service<H> {
                 reader::hello(protocol, behind.map_or(Mode::Founded, Mode::Behind))
             }
             LedgerRequest::Head => Ok(reader::head(self.ledger())),
-            LedgerRequest::Read { from, skip, max } => {
-                reader::read(self.ledger(), from, skip, max)
-            }
+            LedgerRequest::Read { from, skip, max } => reader::read(self.ledger(), from, skip, max),
             LedgerRequest::Found { .. } => refuse(
                 RefusalKind::Forbidden,
                 "this appliance is founded; nothing founds it anew".to_owned(),
@@ -107,7 +105,9 @@ impl<H: Hsm> Service<H> {
         }
         refuse(
             RefusalKind::Busy,
-            format!("uid {user} has asked {ASKED_A_MINUTE_MAX} times in this minute; ask in the next"),
+            format!(
+                "uid {user} has asked {ASKED_A_MINUTE_MAX} times in this minute; ask in the next"
+            ),
         )
     }
 
@@ -130,8 +130,7 @@ impl<H: Hsm> Service<H> {
         };
         match submission {
             Submission::Propose { text, signature } => {
-                let statement =
-                    Statement::parse(&text).map_err(|e| malformed("statement", &e))?;
+                let statement = Statement::parse(&text).map_err(|e| malformed("statement", &e))?;
                 self.check_takes(statement.motion.kind())?;
                 Ok(Signed::Proposed { statement: text, signature })
             }
@@ -198,27 +197,20 @@ impl<H: Hsm> Service<H> {
         let token = &self.config().audit_token;
         let audit = survey::audit_key(self.hsm(), token)?;
         let (tokens, adopted) = self.ledger().read(|state| {
-            let adopted = state.keys().values().filter_map(|key| {
-                key.cka_id.as_ref().map(|id| (key.label.clone(), id.clone()))
-            });
+            let adopted = state
+                .keys()
+                .values()
+                .filter_map(|key| key.cka_id.as_ref().map(|id| (key.label.clone(), id.clone())));
             (state.tokens().clone(), adopted.collect::<BTreeSet<_>>())
         });
         let is_ours = |object: &FoundObject| {
             let key = object.public.as_ref().map(PublicKey::id);
             survey::is_own_label(&object.label)
                 || adopted.contains(&(object.label.clone(), to_hex(&object.id)))
-                || key.is_some_and(|id| {
-                    self.ledger().read(|state| state.keys().contains_key(&id))
-                })
+                || key.is_some_and(|id| self.ledger().read(|state| state.keys().contains_key(&id)))
         };
         let tokens = tokens.iter().map(|(name, identity)| {
-            survey::token(
-                self.hsm(),
-                name,
-                (&identity.label, &identity.serial),
-                false,
-                &is_ours,
-            )
+            survey::token(self.hsm(), name, (&identity.label, &identity.serial), false, &is_ours)
         });
         Ok(Survey { audit: Some((token.clone(), audit)), tokens: tokens.collect() })
     }
@@ -257,14 +249,15 @@ impl<H: Hsm> Service<H> {
                 format!("{zone}: handed out {EXPORTS_AN_HOUR_MAX} times in this hour"),
             );
         }
-        let line = self.ledger().export(grant.begun, zone.clone(), now_s).map_err(|error| {
-            match error {
-                WriteError::Contradiction(LedgerError::Contradiction { problem, .. }) => {
-                    Refusal { kind: RefusalKind::Forbidden, detail: problem }
-                }
-                other => other.into(),
-            }
-        })?;
+        let line =
+            self.ledger().export(grant.begun, zone.clone(), now_s).map_err(
+                |error| match error {
+                    WriteError::Contradiction(LedgerError::Contradiction { problem, .. }) => {
+                        Refusal { kind: RefusalKind::Forbidden, detail: problem }
+                    }
+                    other => other.into(),
+                },
+            )?;
         tracing::info!(%zone, line, "DS records are handed out");
         Ok(DsExport { zone: zone.clone(), keys, digests: grant.digests, line, statement })
     }

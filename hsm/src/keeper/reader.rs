@@ -1,7 +1,9 @@
 //! Reading the ledger over the group's socket: the same for every keeper.
 
 use crate::ledger::Ledger;
-use crate::protocol::{FRAME_BYTES_MAX, LedgerResponse, Mode, PROTOCOL_VERSION, Refusal, RefusalKind};
+use crate::protocol::{
+    FRAME_BYTES_MAX, LedgerResponse, Mode, PROTOCOL_VERSION, Refusal, RefusalKind,
+};
 
 /// Lines in one answer: what fits a frame is the bound in practice.
 const LINES_PER_ANSWER: usize = 10_000;

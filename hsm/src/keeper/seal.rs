@@ -204,8 +204,7 @@ impl Seals {
         tracing::error!(who, %why, "the ledger is behind: no key is used");
         let mut against = locked(&self.against);
         // Of several by one token, the one that says most.
-        let is_less =
-            against.get(who).is_some_and(|before| before.head().size > claim.head().size);
+        let is_less = against.get(who).is_some_and(|before| before.head().size > claim.head().size);
         if !is_less {
             against.insert(who.to_owned(), claim);
         }
@@ -244,15 +243,15 @@ impl Seals {
         let mut problems = Vec::new();
         let mut written = 0;
         for token in &usable {
-            let result = hsm.read_data(token, STATE_LABEL).map_err(|e| e.to_string()).and_then(
-                |values| {
+            let result =
+                hsm.read_data(token, STATE_LABEL).map_err(|e| e.to_string()).and_then(|values| {
                     self.compare_token(ledger, token, values)?;
                     if let Some(why) = self.behind(ledger) {
                         return Err(why);
                     }
-                    hsm.write_data(token, STATE_LABEL, &now.to_canonical()).map_err(|e| e.to_string())
-                },
-            );
+                    hsm.write_data(token, STATE_LABEL, &now.to_canonical())
+                        .map_err(|e| e.to_string())
+                });
             match result {
                 Ok(()) => written += 1,
                 Err(problem) => problems.push(format!("token `{token}`: {problem}")),

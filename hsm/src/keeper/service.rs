@@ -480,10 +480,7 @@ fn cds_order(
 
 /// A zone that is not signed here.
 pub(super) fn unbound<T>(zone: &ZoneName) -> Result<T, Refusal> {
-    refuse(
-        RefusalKind::Unknown,
-        format!("{zone} is not bound here; it takes a bind-zone motion"),
-    )
+    refuse(RefusalKind::Unknown, format!("{zone} is not bound here; it takes a bind-zone motion"))
 }
 
 impl<H: Hsm + 'static> Keeper for Service<H> {

@@ -32,10 +32,6 @@ use crate::protocol::{
     Survey, SurveyedToken,
 };
 
-/// How far ahead of the keeper's clock a founding's time may lie: it is the ledger's first floor of
-/// time, and one that is far ahead would stop every KSK until then.
-const FOUNDING_AHEAD_S_MAX: u64 = 3_600;
-
 /// A keeper without a ledger.
 pub struct Unfounded<H> {
     ledger: Arc<Ledger>,
@@ -95,11 +91,7 @@ impl<H: Hsm> Unfounded<H> {
         Survey { audit: Some((self.config.audit_token.clone(), audit)), tokens: tokens.collect() }
     }
 
-    fn found(
-        &self,
-        text: &str,
-        signatures: &[(PersonName, Signature)],
-    ) -> Result<Hash, Refusal> {
+    fn found(&self, text: &str, signatures: &[(PersonName, Signature)]) -> Result<Hash, Refusal> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_founded() {
             return starting_anew();
@@ -110,7 +102,6 @@ impl<H: Hsm> Unfounded<H> {
         })?;
         let hash = hash_of(text);
         self.check_pin(&hash)?;
-        self.check_time(&founding)?;
         let audit = survey::audit_key(&self.hsm, &self.config.audit_token)?;
         if (&founding.audit_token, &founding.audit_key) != (&self.config.audit_token, &audit) {
             return forbidden(format!(
@@ -171,21 +162,6 @@ impl<H: Hsm> Unfounded<H> {
             );
         }
         Ok(())
-    }
-
-    fn check_time(&self, founding: &Founding) -> Result<(), Refusal> {
-        let now_s = (self.now_s)();
-        let latest = now_s.saturating_add(FOUNDING_AHEAD_S_MAX);
-        let earliest = now_s.saturating_sub(u64::from(founding.clock_days) * 86_400);
-        if (earliest..=latest).contains(&founding.time) {
-            return Ok(());
-        }
-        forbidden(format!(
-            "the founding's time is {}, and the keeper's clock says {now_s}; expected at most an hour \
-             ahead of it, and no older than its own clock-days ({}). hint: draft anew, or set the \
-             clock",
-            founding.time, founding.clock_days
-        ))
     }
 
     fn answer(&self, request: LedgerRequest) -> Result<LedgerResponse, Refusal> {
@@ -265,7 +241,8 @@ fn check_tokens(founding: &Founding, here: &[SurveyedToken]) -> Result<(), Refus
     }
     let listed: BTreeSet<ForeignKey> = founding.foreign.iter().cloned().collect();
     if let Some(key) = foreign.symmetric_difference(&listed).next() {
-        let what = if listed.contains(key) { "lists, and it is not there" } else { "does not list" };
+        let what =
+            if listed.contains(key) { "lists, and it is not there" } else { "does not list" };
         return forbidden(format!(
             "token `{}`: the key with label `{}` and CKA_ID {} is one that the founding {what}. hint: \
              survey again and draft anew",
@@ -294,10 +271,9 @@ fn starting_anew<T>() -> Result<T, Refusal> {
 impl<H: Hsm + 'static> Keeper for Unfounded<H> {
     fn answer_daemon(&self, request: Request) -> Response {
         match request {
-            Request::Health => Response::Health(KeeperHealth {
-                tokens: self.hsm.health(),
-                notices: Vec::new(),
-            }),
+            Request::Health => {
+                Response::Health(KeeperHealth { tokens: self.hsm.health(), notices: Vec::new() })
+            }
             _ => unfounded().unwrap_or_else(Response::Refused),
         }
     }

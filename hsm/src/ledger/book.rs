@@ -97,7 +97,13 @@ impl Book {
     }
 
     /// Start and length of the lines that an answer holds.
-    pub(super) fn spans(&self, from: u64, skip: u64, lines_max: usize, bytes_max: usize) -> Vec<(u64, u64)> {
+    pub(super) fn spans(
+        &self,
+        from: u64,
+        skip: u64,
+        lines_max: usize,
+        bytes_max: usize,
+    ) -> Vec<(u64, u64)> {
         let mut spans = Vec::new();
         let mut bytes = 0;
         let from = usize::try_from(from).unwrap_or(usize::MAX);

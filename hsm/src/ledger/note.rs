@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use countersign_policy::ledger::Entry;
+use countersign_policy::officer::PersonName;
 use countersign_policy::ssh::Signature;
 use countersign_policy::statement::{StatementHash, Verb};
-use countersign_policy::officer::PersonName;
 use countersign_policy::tree::TreeHead;
 use countersign_policy::{KeyId, ZoneName};
 

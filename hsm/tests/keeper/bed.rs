@@ -6,12 +6,18 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use countersign_hsm::client::{Client, ClientError, DnskeyOrder, LedgerClient};
-use countersign_hsm::protocol::{KeyInfo, Refusal, ZoneKeys};
-use countersign_policy::ledger::{Entry, Line};
+use countersign_hsm::protocol::{KeyInfo, Refusal, Submission, ZoneKeys};
+use countersign_policy::founding::{ForeignKey, Founding, TokenIdentity, hash_of};
+use countersign_policy::ledger::{Entry, LedgerState, Line};
+use countersign_policy::motion::Motion;
+use countersign_policy::state::Status;
+use countersign_policy::statement::{Statement, Verb};
 use countersign_policy::{KeyRole, ZoneName};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use crate::council::{self, Council};
 
 /// Only a failing test waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,15 +25,21 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const PIN: &str = "1234-of-a-test";
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
-/// The files of a keeper, with two tokens of their own.
+/// The files of a keeper, with two tokens of their own, and its people.
 pub struct Site {
     dir: TempDir,
+    serials: [String; 2],
+    pub council: Council,
 }
 
 impl Site {
     pub fn new() -> Self {
         assert!(Path::new(MODULE).exists(), "{MODULE} is missing: apt-get install softhsm2");
-        let site = Self { dir: tempfile::tempdir().expect("directory") };
+        let mut site = Self {
+            dir: tempfile::tempdir().expect("directory"),
+            serials: [String::new(), String::new()],
+            council: Council::new(),
+        };
         let tokens = site.path("tokens");
         std::fs::create_dir(&tokens).expect("tokens");
         let conf = format!(
@@ -35,11 +47,76 @@ impl Site {
             tokens.display()
         );
         std::fs::write(site.path("softhsm2.conf"), conf).expect("conf");
-        let serials = ["ksk", "zsk"].map(|label| site.make_token(label));
+        site.serials = ["ksk", "zsk"].map(|label| site.make_token(label));
         site.write("pin", PIN);
-        site.write_config(nix::unistd::Uid::effective().as_raw());
-        site.write("founding.toml", &founding(&serials));
+        site.write_config(nix::unistd::Uid::effective().as_raw(), None);
         site
+    }
+
+    /// One that was founded.
+    pub fn founded() -> Self {
+        let site = Self::new();
+        site.found();
+        site
+    }
+
+    /// Founds it.
+    pub fn found(&self) {
+        let mut keeper = self.start();
+        let text = self.draft(&keeper).to_text();
+        self.pin(&text);
+        let signatures = self.council.found(&text).into_iter().collect();
+        let hash = keeper.ledger_client().found(text.clone(), signatures).expect("founded");
+        assert_eq!(hash, hash_of(&text));
+        assert_eq!(keeper.ended().code(), Some(5));
+    }
+
+    /// One that was founded, with both zones bound and their KSK and CSK active; and its keeper.
+    pub fn signing(&self) -> Keeper<'_> {
+        let keeper = self.start();
+        keeper.carry(council::set_policy("default", 1, council::policy()));
+        keeper.carry(council::set_policy("single", 1, council::single()));
+        keeper.carry(council::bind(&zone(), "default"));
+        keeper.carry(council::bind(&child(), "single"));
+        keeper.carry(council::generate(&zone(), KeyRole::Ksk, true));
+        keeper.carry(council::generate(&child(), KeyRole::Csk, true));
+        keeper
+    }
+
+    /// What the founders of this site would sign, after a survey.
+    pub fn draft(&self, keeper: &Keeper<'_>) -> Founding {
+        let survey = until("the survey", || {
+            let survey = keeper.ledger_client().survey().map_err(|e| e.to_string())?;
+            match survey.tokens.iter().find_map(|token| token.problem.clone()) {
+                Some(problem) => Err(problem),
+                None => Ok(survey),
+            }
+        });
+        let tokens = survey.tokens.iter().map(|token| {
+            let identity = TokenIdentity {
+                label: token.label.clone(),
+                serial: token.serial.clone(),
+                group: token.label.clone(),
+                data_objects: token.data_objects,
+            };
+            (token.name.clone(), identity)
+        });
+        let foreign = survey.tokens.iter().flat_map(|token| {
+            token.keys.iter().map(|key| ForeignKey {
+                token: token.name.clone(),
+                label: key.label.clone(),
+                id: key.id.clone(),
+            })
+        });
+        let audit = survey.audit.clone().expect("an audit key");
+        let time = u64::from(now());
+        self.council.founding(tokens.collect(), foreign.collect(), audit, time)
+    }
+
+    /// Root pins the founding of that text.
+    pub fn pin(&self, text: &str) {
+        let pin = hash_of(text).to_string();
+        self.write_config(nix::unistd::Uid::effective().as_raw(), Some(&pin));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -58,9 +135,11 @@ impl Site {
     }
 
     /// The configuration, for a daemon of this user.
-    pub fn write_config(&self, daemon_uid: u32) {
+    pub fn write_config(&self, daemon_uid: u32, founding: Option<&str>) {
         let show = |name: &str| self.path(name).display().to_string();
         let gid = nix::unistd::Gid::effective();
+        let pin = founding.map_or(String::new(), |hash| format!("founding = \"{hash}\""));
+        let [ksk, zsk] = &self.serials;
         let text = format!(
             r#"version = 1
 [keeper]
@@ -69,21 +148,25 @@ socket = "{}"
 ledger_socket = "{}"
 daemon_user = {daemon_uid}
 group = {gid}
-founding = "{}"
+audit_token = "ksk-a"
+{pin}
 [module.softhsm]
 path = "{MODULE}"
 [token.ksk-a]
+label = "ksk"
+serial = "{ksk}"
 module = "softhsm"
-pin_file = "{pin}"
+pin_file = "{pin_file}"
 [token.zsk-a]
+label = "zsk"
+serial = "{zsk}"
 module = "softhsm"
-pin_file = "{pin}"
+pin_file = "{pin_file}"
 "#,
             show("state"),
             show("keeper.sock"),
             show("ledger.sock"),
-            show("founding.toml"),
-            pin = show("pin"),
+            pin_file = show("pin"),
         );
         self.write("keeper.toml", &text);
     }
@@ -152,7 +235,15 @@ pin_file = "{pin}"
     /// The kinds of the ledger's lines, in order.
     pub fn kinds(&self) -> Vec<&'static str> {
         let kind = |line: &Line| match &line.entry {
-            Entry::LabFounding { .. } => "founding",
+            Entry::Founded { .. } => "founded",
+            Entry::Proposed { .. } => "proposed",
+            Entry::Verdict { .. } => "verdict",
+            Entry::Withdrawn { .. } => "withdrawn",
+            Entry::Frozen { .. } => "frozen",
+            Entry::Begun { .. } => "begun",
+            Entry::Lapsed { .. } => "lapsed",
+            Entry::DsExported { .. } => "ds-exported",
+            Entry::TokenMarked { .. } => "token-marked",
             Entry::Started { .. } => "started",
             Entry::Intent { .. } => "intent",
             Entry::Outcome { .. } => "outcome",
@@ -162,48 +253,6 @@ pin_file = "{pin}"
         };
         self.ledger().iter().map(kind).collect()
     }
-}
-
-fn founding([ksk, zsk]: &[String; 2]) -> String {
-    format!(
-        r#"appliance = "lab-1"
-[token.ksk-a]
-label = "ksk"
-serial = "{ksk}"
-group = "ksk"
-[token.zsk-a]
-label = "zsk"
-serial = "{zsk}"
-group = "zsk"
-[policy.default]
-algorithm = 13
-keys = "ksk-zsk"
-ksk_group = "ksk"
-zsk_group = "zsk"
-denial = "nsec3"
-serial = "unixtime"
-dnskey_ttl_s = 3600
-ttl_max_s = 86400
-validity_s = 1209600
-refresh_s = 604800
-inception_offset_s = 3600
-[policy.single]
-algorithm = 15
-keys = "csk"
-ksk_group = "ksk"
-denial = "nsec"
-serial = "keep"
-dnskey_ttl_s = 60
-ttl_max_s = 3600
-validity_s = 86400
-refresh_s = 43200
-inception_offset_s = 60
-[zone."example."]
-policy = "default"
-[zone."child.example."]
-policy = "single"
-"#
-    )
 }
 
 /// A keeper that runs; it is killed when it is dropped.
@@ -255,6 +304,59 @@ impl Keeper<'_> {
             LedgerClient::connect(&self.site.path("ledger.sock"), Duration::from_secs(10))
                 .map_err(|e| e.to_string())
         })
+    }
+
+    /// The state of its ledger, folded here.
+    pub fn state(&self) -> LedgerState {
+        let mut client = self.ledger_client();
+        let mut state = LedgerState::default();
+        let (size, _) = client.head().expect("head");
+        while state.next_seq() < size {
+            for octets in client.read(state.next_seq(), 1_000).expect("lines") {
+                let line = Line::from_canonical(state.next_seq(), &octets).expect("canonical");
+                state.apply(&line).expect("a line that holds");
+            }
+        }
+        state
+    }
+
+    /// Hands in a text.
+    pub fn submit(&self, submission: Submission) -> Result<u64, ClientError> {
+        self.ledger_client().submit(submission)
+    }
+
+    /// Oscar proposes it; the statement.
+    pub fn propose(&self, motion: Motion) -> Statement {
+        let (state, oscar) = (self.state(), &self.site.council.oscar);
+        let now = u64::from(now());
+        let statement = council::statement(&state, oscar, motion, now, council::nonce());
+        self.submit(council::propose(&statement, oscar)).expect("proposed");
+        statement
+    }
+
+    /// Kim and kate approve it.
+    pub fn approve(&self, statement: &Statement) {
+        let council = &self.site.council;
+        for officer in [&council.kim, &council.kate] {
+            let approval = council::vote(&self.state(), statement, Verb::Approve, officer);
+            self.submit(approval).expect("approved");
+        }
+    }
+
+    /// Proposes it, has it approved, and waits until all of it is done.
+    pub fn carry(&self, motion: Motion) -> Statement {
+        let statement = self.propose(motion);
+        self.approve(&statement);
+        self.until_done(&statement);
+        statement
+    }
+
+    /// Waits until what was approved is done.
+    pub fn until_done(&self, statement: &Statement) {
+        until("the motion is done", || match self.state().status(&statement.hash()) {
+            Some(Status::Begun { done: true, .. }) => Ok(()),
+            other => Err(format!("{other:?}\n{}", self.log())),
+        });
     }
 
     pub fn log(&self) -> String {

@@ -3,6 +3,7 @@
 #![cfg(feature = "keeper")]
 
 mod bed;
+mod council;
 mod life;
 mod signing;
 mod stolen_daemon;

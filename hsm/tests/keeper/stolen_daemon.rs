@@ -13,8 +13,8 @@ use crate::bed::{Item, Site, child, key_of, now, order, refusal, until, zone};
 
 #[test]
 fn a_zsk_signs_nothing_that_it_should_not() {
-    let site = Site::new();
-    let keeper = site.start();
+    let site = Site::founded();
+    let keeper = site.signing();
     let client = keeper.ready();
     let keys = client.zone(&zone()).expect("keys");
     let zsk = key_of(&keys, KeyRole::Zsk);
@@ -54,13 +54,13 @@ fn a_zsk_signs_nothing_that_it_should_not() {
     (foreign_ds.covered, foreign_ds.rtype) = (43, 43);
     let answer = client.sign_zone(&zone(), zsk.public.id(), vec![foreign_ds.octets()]);
     assert!(answer.expect("answered")[0].is_ok());
-    assert!(!site.read("state/ledger.jsonl").contains("sign-dnskey"));
+    assert!(!site.read("state/ledger.jsonl").contains("\"verb\":\"sign-dnskey\""));
 }
 
 #[test]
 fn a_ksk_signs_the_zones_own_keys_and_nothing_else() {
-    let site = Site::new();
-    let keeper = site.start();
+    let site = Site::founded();
+    let keeper = site.signing();
     let client = keeper.ready();
     let keys = client.zone(&zone()).expect("keys");
     let other = client.zone(&child()).expect("keys");
@@ -104,7 +104,7 @@ fn a_ksk_signs_the_zones_own_keys_and_nothing_else() {
 fn another_user_is_not_even_heard() {
     let site = Site::new();
     let other = nix::unistd::Uid::effective().as_raw() + 1;
-    site.write_config(other);
+    site.write_config(other, None);
     let keeper = site.start();
     keeper.ledger_client();
     let mut stream = UnixStream::connect(site.path("keeper.sock")).expect("connects");
@@ -123,8 +123,8 @@ fn another_user_is_not_even_heard() {
 
 #[test]
 fn what_is_not_the_protocol_costs_its_own_connection() {
-    let site = Site::new();
-    let keeper = site.start();
+    let site = Site::founded();
+    let keeper = site.signing();
     let client = keeper.ready();
     let connect = || {
         let stream = UnixStream::connect(site.path("keeper.sock")).expect("connects");
@@ -162,8 +162,8 @@ fn what_is_not_the_protocol_costs_its_own_connection() {
 
 #[test]
 fn idle_connections_are_dropped_and_others_served() {
-    let site = Site::new();
-    let keeper = site.start();
+    let site = Site::founded();
+    let keeper = site.signing();
     let client = keeper.ready();
     let idle: Vec<UnixStream> =
         (0..100).filter_map(|_| UnixStream::connect(site.path("keeper.sock")).ok()).collect();
@@ -177,8 +177,8 @@ fn idle_connections_are_dropped_and_others_served() {
 
 #[test]
 fn an_item_too_large_is_refused_in_its_place() {
-    let site = Site::new();
-    let keeper = site.start();
+    let site = Site::founded();
+    let keeper = site.signing();
     let client = keeper.ready();
     let zsk = key_of(&client.zone(&zone()).expect("keys"), KeyRole::Zsk);
     let items = vec![vec![0; TBS_BYTES_MAX + 1], Item::of(&zsk).octets(), Vec::new()];

@@ -1,6 +1,6 @@
 //! Items that differ from a valid one in one thing, at random and on purpose.
 
-use countersign_policy::signing::{Denial, KeySplit, SerialPolicy};
+use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole};
 use proptest::prelude::*;
 
@@ -17,6 +17,7 @@ fn policy() -> SigningPolicy {
         zsk_group: Some("zsk".to_owned()),
         denial: Denial::Nsec,
         serial: SerialPolicy::Unixtime,
+        approval: DnskeyApproval::Standing,
         dnskey_ttl_s: 3_600,
         ttl_max_s: 86_400,
         validity_s: 14 * 86_400,

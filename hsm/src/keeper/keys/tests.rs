@@ -1,221 +1,48 @@
-//! The key maker against a token that is a table, and that fails where a test says.
+//! Keys against tokens that are tables: what is made, adopted and destroyed once, whatever is lost on
+//! the way.
 
-use std::collections::BTreeSet;
-use std::sync::Mutex;
-
+use countersign_policy::key_state::Stage;
 use countersign_policy::ledger::{Entry, Line};
+use countersign_policy::motion::Motion;
 
 use super::*;
-use crate::keeper::founding;
-use crate::ledger::{Authorised, Spent};
-use crate::pkcs11::KeyStatus;
-use crate::protocol::TokenHealth;
+use crate::council;
+use crate::keeper::fake::{Scene, Table, now_s, zone};
 
-#[derive(Default)]
-struct Table {
-    /// Label → public key; `None` where only half of the pair is there.
-    objects: BTreeMap<String, Option<PublicKey>>,
-    expected: BTreeSet<KeyId>,
-    /// The keys that it makes, the first last; then it is full.
-    next: Vec<[u8; 64]>,
-    /// The answer to the next generation is lost, after or before it was done.
-    lose_answer: Option<bool>,
-    proves: bool,
-    away: bool,
-    supports: bool,
+/// With a KSK made and active, and a ZSK: the two keys of most tests.
+fn signing(more: &[[u8; 64]]) -> Scene {
+    let scene = Scene::bound(&[&[[1; 64], [4; 64]], more].concat());
+    let statement = scene.approved(council::generate(&zone(), KeyRole::Ksk, true));
+    scene.begin(&statement);
+    scene
 }
 
-struct Fake(Mutex<Table>);
-
-impl Fake {
-    fn new(next: &[[u8; 64]]) -> Self {
-        let next = next.iter().rev().copied().collect();
-        Self(Mutex::new(Table { next, proves: true, supports: true, ..Table::default() }))
-    }
-
-    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
-        self.0.lock().expect("table")
-    }
-}
-
-fn away() -> HsmError {
-    HsmError::Unavailable("away".to_owned())
-}
-
-fn lost(token: &str) -> HsmError {
-    HsmError::OutcomeUnknown { token: token.to_owned(), detail: "lost".to_owned() }
-}
-
-impl Hsm for Fake {
-    fn supports(&self, _: &str, algorithm: Algorithm, _: Option<u16>) -> Result<(), HsmError> {
-        if self.table().supports {
-            return Ok(());
-        }
-        let (token, missing) = ("zsk-a".to_owned(), "CKM_ECDSA".to_owned());
-        Err(HsmError::Unsupported { token, algorithm, missing })
-    }
-
-    fn generate(
-        &self,
-        auth: Authorised,
-        algorithm: Algorithm,
-        _: Option<u16>,
-    ) -> (Spent, Result<PublicKey, HsmError>) {
-        let Operation::Generate { zone, role, nonce, token } = auth.operation().clone() else {
-            panic!("{auth:?}")
-        };
-        let spent = auth.spend();
-        let mut table = self.table();
-        if table.lose_answer == Some(false) {
-            table.lose_answer = None;
-            return (spent, Err(lost(&token)));
-        }
-        let Some(octets) = table.next.pop() else {
-            let detail = "CKR_DEVICE_MEMORY".to_owned();
-            return (spent, Err(HsmError::Token { token, detail }));
-        };
-        let public = PublicKey::new(algorithm, &octets).expect("key");
-        table.objects.insert(generation_label(role, &zone, &nonce), Some(public.clone()));
-        let answer =
-            if table.lose_answer.take().is_some() { Err(lost(&token)) } else { Ok(public) };
-        (spent, answer)
-    }
-
-    fn destroy(&self, auth: Authorised) -> (Spent, Result<(), HsmError>) {
-        let Operation::Destroy { label, .. } = auth.operation().clone() else { panic!("{auth:?}") };
-        assert!(self.table().objects.remove(&label).is_some(), "{label}");
-        (auth.spend(), Ok(()))
-    }
-
-    fn objects_labelled(&self, _: &str, prefix: &str) -> Result<Vec<FoundObject>, HsmError> {
-        let table = self.table();
-        if table.away {
-            return Err(away());
-        }
-        let object = |label: &String, private, public: &Option<PublicKey>| FoundObject {
-            label: label.clone(),
-            id: Vec::new(),
-            private,
-            public: public.clone(),
-        };
-        let of_label = |(label, public): (&String, &Option<PublicKey>)| {
-            let half = public.as_ref().map(|_| object(label, false, public));
-            [Some(object(label, true, &None)), half]
-        };
-        let found = table.objects.iter().filter(|(label, _)| label.starts_with(prefix));
-        Ok(found.flat_map(of_label).flatten().collect())
-    }
-
-    fn expect_keys(&self, keys: Vec<ExpectedKey>) {
-        self.table().expected.extend(keys.iter().map(|key| key.public.id()));
-    }
-
-    fn forget_key(&self, key: &KeyId) {
-        self.table().expected.remove(key);
-    }
-
-    fn key_status(&self, key: &KeyId) -> Option<KeyStatus> {
-        let table = self.table();
-        let proven_by =
-            if table.proves { vec!["ksk-a".to_owned(), "zsk-a".to_owned()] } else { Vec::new() };
-        table.expected.contains(key).then_some(KeyStatus { proven_by, conflict: None })
-    }
-
-    fn sign_zone(&self, _: &KeyId, messages: Vec<Vec<u8>>) -> Vec<Result<Vec<u8>, HsmError>> {
-        messages.iter().map(|_| Err(away())).collect()
-    }
-
-    fn sign_ksk(&self, auth: Authorised, _: &[u8]) -> (Spent, Result<Vec<u8>, HsmError>) {
-        (auth.spend(), Err(away()))
-    }
-
-    fn health(&self) -> Vec<TokenHealth> {
-        let state = if self.table().away {
-            TokenState::Unusable("away".to_owned())
-        } else {
-            TokenState::Usable
-        };
-        let token = |group: &str| TokenHealth {
-            name: format!("{group}-a"),
-            group: group.to_owned(),
-            label: group.to_owned(),
-            serial: "1".to_owned(),
-            state: state.clone(),
-            sessions: 1,
-            keys_proven: 0,
-            queued: 0,
-            signatures: 0,
-            failures: 0,
-            latency_counts: Vec::new(),
-            latency_sum_us: 0,
-        };
-        vec![token("ksk"), token("zsk")]
-    }
-}
-
-struct Scene {
-    hsm: Fake,
-    ledger: Ledger,
-    dir: tempfile::TempDir,
-}
-
-fn now_s() -> u64 {
-    1_800_000_000
-}
-
-fn zone() -> ZoneName {
-    "example.".parse().expect("name")
-}
-
-impl Scene {
-    fn new(next: &[[u8; 64]]) -> Self {
-        let dir = tempfile::tempdir().expect("dir");
-        let ledger = Ledger::open(dir.path()).expect("opens");
-        let founding = toml::from_str(founding::tests::WHOLE).expect("founding");
-        ledger.found(founding, 1).expect("founded");
-        Self { hsm: Fake::new(next), ledger, dir }
-    }
-
-    fn round(&self) -> Vec<Unfinished> {
-        KeyMaker::new(&self.ledger, &self.hsm, now_s).round()
-    }
-
-    /// Rounds until nothing is left, then: two keys, no open intent, no object without a key.
-    fn settles(&self, rounds_max: usize) {
-        let done = (0..rounds_max).any(|_| self.round().is_empty());
-        assert!(done, "{:?}", self.round());
-        let labels: BTreeSet<String> = self.ledger.read(|state| {
-            assert_eq!(state.open_intents().count(), 0);
-            assert_eq!(state.dnskeys_of(&zone()).count(), 2);
-            assert_eq!(state.keys_of(&zone()).count(), 2);
-            state.keys().values().map(|key| key.label.clone()).collect()
-        });
-        let table = self.hsm.table();
-        assert_eq!(table.objects.keys().cloned().collect::<BTreeSet<_>>(), labels);
-        assert_eq!(table.expected.len(), 2);
-    }
-
-    fn text(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("ledger.jsonl")).expect("ledger")
-    }
+/// Rounds until nothing is left, then: a KSK and a ZSK, no open intent, no object without a key.
+fn settles(scene: &Scene, rounds_max: usize) {
+    let done = (0..rounds_max).any(|_| scene.round().is_empty());
+    assert!(done, "{:?}", scene.round());
+    assert_eq!(scene.active().len(), 2, "{:?}", scene.active());
+    assert_eq!(scene.ledger.read(|state| state.keys_of(&zone()).count()), 2);
+    scene.assert_tidy();
+    assert_eq!(scene.hsm.table().expected.len(), 2);
 }
 
 #[test]
 fn a_zone_gets_a_key_of_each_role_once() {
-    let scene = Scene::new(&[[1; 64], [4; 64]]);
-    scene.settles(1);
-    let lines = scene.ledger.head().0;
+    let scene = signing(&[]);
+    settles(&scene, 1);
+    let lines = scene.lines();
     assert!(scene.round().is_empty());
-    assert_eq!(scene.ledger.head().0, lines, "a round without work leaves no line");
+    assert_eq!(scene.lines(), lines, "a round without work leaves no line");
 }
 
 #[test]
 fn a_lost_answer_makes_no_second_key() {
     for was_done in [true, false] {
-        let scene = Scene::new(&[[1; 64], [4; 64], [9; 64]]);
+        let scene = signing(&[[9; 64]]);
         scene.hsm.table().lose_answer = Some(was_done);
         assert_eq!(scene.round().len(), 1);
-        scene.settles(2);
+        settles(&scene, 2);
         assert_eq!(scene.hsm.table().next.len(), 1, "was done: {was_done}");
     }
 }
@@ -227,32 +54,17 @@ fn what_is_found_but_not_proven_or_not_whole_is_destroyed() {
         |table| table.objects.values_mut().for_each(|public| *public = None),
     ];
     for spoil in spoil {
-        let scene = Scene::new(&[[1; 64], [4; 64], [9; 64]]);
-        // Only the KSK is made, and its answer is lost.
+        let scene = Scene::bound(&[[1; 64], [4; 64], [9; 64]]);
+        // The ZSK's answer is lost: it is the only key yet.
         scene.hsm.table().lose_answer = Some(true);
-        let zsk_too = scene.round();
-        assert_eq!(zsk_too.len(), 1, "{zsk_too:?}");
-        let open = scene.ledger.read(|state| {
-            state.open_intents().map(|(_, operation)| operation.clone()).collect::<Vec<_>>()
-        });
-        let [Operation::Generate { role, nonce, .. }] = &open[..] else { panic!("{open:?}") };
-        let label = generation_label(*role, &zone(), nonce);
-        let mut table = scene.hsm.table();
-        let kept: BTreeMap<_, _> = table
-            .objects
-            .iter()
-            .filter(|(l, _)| **l != label)
-            .map(|(l, p)| (l.clone(), p.clone()))
-            .collect();
-        table.objects.retain(|l, _| *l == label);
-        spoil(&mut table);
-        table.objects.extend(kept);
-        drop(table);
+        assert_eq!(scene.round().len(), 1);
+        spoil(&mut scene.hsm.table());
         scene.round();
-        assert!(!scene.hsm.table().objects.contains_key(&label));
         assert!(scene.text().contains("what was there is destroyed"));
         scene.hsm.table().proves = true;
-        scene.settles(2);
+        scene.round();
+        assert_eq!(scene.active().len(), 1);
+        scene.assert_tidy();
     }
 }
 
@@ -261,52 +73,56 @@ fn a_key_whose_tag_collides_is_replaced_before_anyone_sees_it() {
     let mut collides = [1; 64];
     // The ZSK's flags are one less than the KSK's, so its key field adds one more.
     collides[1] = 2;
-    let scene = Scene::new(&[[1; 64], collides, [4; 64]]);
+    let scene = Scene::bound(&[[1; 64], collides, [4; 64]]);
+    let statement = scene.approved(council::generate(&zone(), KeyRole::Ksk, true));
+    scene.begin(&statement);
     let unfinished = scene.round();
     assert!(unfinished[0].why.contains("collided"), "{unfinished:?}");
-    scene.settles(1);
+    settles(&scene, 1);
 }
 
 #[test]
 fn a_token_that_repeats_itself_is_found_out() {
-    let scene = Scene::new(&[[1; 64], [1; 64], [4; 64]]);
+    let scene = Scene::bound(&[[1; 64], [1; 64], [4; 64]]);
+    let statement = scene.approved(council::generate(&zone(), KeyRole::Ksk, true));
+    scene.begin(&statement);
     let unfinished = scene.round();
     assert!(unfinished[0].why.contains("made twice"), "{unfinished:?}");
-    scene.settles(2);
+    settles(&scene, 2);
 }
 
 #[test]
 fn nothing_is_begun_where_a_token_is_away_or_can_not() {
-    let scene = Scene::new(&[[1; 64], [4; 64]]);
+    let scene = signing(&[]);
+    let lines = scene.lines();
     scene.hsm.table().away = true;
-    assert!(scene.round().iter().all(|item| item.why.contains("no token of group")));
+    let unfinished = scene.round();
+    assert!(unfinished.iter().all(|item| item.why.contains("no token of group")), "{unfinished:?}");
     scene.hsm.table().away = false;
     scene.hsm.table().supports = false;
     assert!(scene.round().iter().all(|item| item.why.contains("CKM_ECDSA")));
-    assert_eq!(scene.ledger.head().0, 1, "no intent was written");
+    assert_eq!(scene.lines(), lines, "no intent was written");
     scene.hsm.table().supports = true;
-    scene.settles(1);
+    settles(&scene, 1);
 }
 
 #[test]
 fn signatures_of_an_earlier_run_are_closed_as_unknown() {
-    let scene = Scene::new(&[[1; 64], [4; 64]]);
-    scene.settles(1);
-    let (keys, signer) = scene.ledger.read(|state| {
-        let keys: BTreeSet<KeyId> = state.keys().keys().copied().collect();
-        let signer = state.keys().iter().find(|(_, key)| key.role == KeyRole::Ksk).expect("KSK");
-        (keys, *signer.0)
-    });
+    let scene = signing(&[]);
+    settles(&scene, 1);
+    let signer = scene.active()[&KeyRole::Ksk];
     let now = now_s() as u32;
     let operation = Operation::SignDnskey {
         zone: zone(),
-        keys,
+        keys: scene.active().into_values().collect(),
         signer,
         ttl_s: 3_600,
         inception: now,
         expiration: now + 3_600,
     };
-    let intent = scene.ledger.intend(operation, 0, now_s()).expect("allowed").spend().intent();
+    let under = scene.ledger.read(|state| state.standing(&operation, now_s())).expect("standing");
+    let leave = scene.ledger.intend(operation, under, now_s()).expect("allowed");
+    let intent = leave.spend().intent();
     close_interrupted_signatures(&scene.ledger, now_s()).expect("closed");
     let text = scene.text();
     let last = text.lines().last().expect("a line");
@@ -317,25 +133,80 @@ fn signatures_of_an_earlier_run_are_closed_as_unknown() {
 }
 
 #[test]
-fn a_key_whose_result_another_thread_wrote_late_is_expected() {
-    let scene = Scene::new(&[[2; 64]]);
-    let nonce = "00".repeat(NONCE_BYTES);
-    let token = "ksk-a".to_owned();
-    let label = generation_label(KeyRole::Ksk, &zone(), &nonce);
-    let operation = Operation::Generate { zone: zone(), role: KeyRole::Ksk, token, nonce };
-    let leave = scene.ledger.intend(operation, 0, 2).expect("allowed");
+fn the_public_half_of_a_ksk_is_kept_back_until_its_activation() {
+    let scene = Scene::bound(&[[4; 64], [1; 64]]);
+    scene.round();
+    scene.carry(council::generate(&zone(), KeyRole::Ksk, false));
     let public = PublicKey::new(Algorithm::EcdsaP256Sha256, &[1; 64]).expect("key");
-    scene.hsm.table().objects.insert(label, Some(public.clone()));
-    scene.ledger.outcome(leave.spend(), Outcome::Generated { public }, 3).expect("written");
-    scene.settles(2);
+    let (stage, told) = scene.ledger.read(|state| {
+        let record = &state.keys()[&public.id()];
+        (record.stage, record.public.clone())
+    });
+    assert_eq!((stage, told), (Stage::Made, None));
+    let written = serde_json::to_string(&public).expect("JSON");
+    assert!(!scene.text().contains(&written), "not in the ledger's text either");
+    scene.carry(Motion::ActivateKey { zone: zone(), key: public.id() });
+    assert_eq!(scene.active()[&KeyRole::Ksk], public.id());
+    assert!(scene.text().contains(&written), "published, so revealed");
+}
+
+#[test]
+fn a_key_of_another_tool_is_adopted_by_what_it_is() {
+    let scene = Scene::bound(&[[4; 64]]);
+    scene.round();
+    let public = PublicKey::new(Algorithm::EcdsaP256Sha256, &[8; 64]).expect("key");
+    let key = public.id();
+    let adopt = Motion::AdoptKey {
+        zone: zone(),
+        role: KeyRole::Ksk,
+        token: "ksk-a".to_owned(),
+        key,
+        activate: true,
+    };
+    let statement = scene.approved(adopt);
+    scene.begin(&statement);
+    let lines = scene.lines();
+    let unfinished = scene.round();
+    assert!(unfinished[0].why.contains("has no key"), "{unfinished:?}");
+    assert_eq!(scene.lines(), lines, "no intent for what is not there");
+    scene.hsm.table().foreign.insert(key, public);
+    assert_eq!(scene.round(), []);
+    let record = scene.ledger.read(|state| state.keys()[&key].clone());
+    assert_eq!((record.label.as_str(), record.cka_id.as_deref()), ("other-tool", Some("abcd")));
+    assert_eq!(scene.active()[&KeyRole::Ksk], key);
+    let expected = scene.hsm.table().expected[&key].clone();
+    assert_eq!((expected.label.as_str(), expected.cka_id), ("other-tool", Some(vec![0xab, 0xcd])));
+}
+
+#[test]
+fn a_key_that_a_quorum_gave_up_is_destroyed_once() {
+    for lost in [false, true] {
+        let scene = signing(&[[7; 64]]);
+        settles(&scene, 1);
+        scene.carry(council::generate(&zone(), KeyRole::Ksk, false));
+        let made = PublicKey::new(Algorithm::EcdsaP256Sha256, &[7; 64]).expect("key").id();
+        scene.hsm.table().lose_destroyed = lost;
+        let statement = scene.approved(Motion::DestroyKey { zone: zone(), key: made });
+        scene.round();
+        // A lost answer is settled by looking; the table panics at a second destruction.
+        assert_eq!(scene.round(), [], "{:?}", scene.text());
+        let status = scene.ledger.read(|state| state.status(&statement.hash()));
+        assert!(format!("{status:?}").contains("done: true"), "{status:?}");
+        assert!(scene.ledger.read(|state| !state.keys().contains_key(&made)));
+        assert!(!scene.hsm.table().expected.contains_key(&made));
+        scene.assert_tidy();
+    }
 }
 
 #[test]
 fn a_full_token_is_asked_once_a_round_however_many_zones_wait() {
-    let scene = Scene::new(&[]);
-    let more = |n| format!("[zone.\"z{n}.\"]\npolicy = \"default\"\n");
-    let text = founding::tests::WHOLE.to_owned() + &(0..20).map(more).collect::<Vec<_>>().concat();
-    scene.ledger.found(toml::from_str(&text).expect("founding"), 2).expect("founded");
-    assert_eq!(scene.round().len(), 42, "each is told");
-    assert_eq!(scene.ledger.head().0, 2 + 2 * 2, "an intent and its end, of each token");
+    let scene = Scene::founded(&[]);
+    scene.carry(council::set_policy("default", 1, council::policy()));
+    let zones = (0..20).map(|n| format!("z{n}.").parse().expect("name")).collect();
+    let bind = Motion::BindZone { zones, policy: "default".to_owned() };
+    let statement = scene.approved(bind);
+    scene.begin(&statement);
+    let lines = scene.lines();
+    assert_eq!(scene.round().len(), 20, "each is told");
+    assert_eq!(scene.lines(), lines + 2, "an intent and its end");
 }

@@ -1,0 +1,451 @@
+//! Tokens that are tables, and that fail where a test says; and a founded ledger in front of them.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard};
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use countersign_policy::checkpoint::AuditKey;
+use countersign_policy::founding::{Founding, TokenIdentity};
+use countersign_policy::ledger::{Operation, generation_label};
+use countersign_policy::motion::Motion;
+use countersign_policy::statement::{Statement, Verb};
+use countersign_policy::{Algorithm, KeyId, KeyRole, PublicKey, ZoneName};
+
+use super::door::Hsm;
+use super::motions::{Executor, Unfinished};
+use super::seal::Seals;
+use crate::council::{self, Council};
+use crate::ledger::{Authorised, Ledger, Spent, WriteError};
+use crate::pkcs11::{
+    DataObject, ExpectedKey, FoundObject, FoundPair, HsmError, KeyStatus, PrivateAttributes,
+    TokenInventory,
+};
+use crate::protocol::{TokenHealth, TokenState};
+
+pub(crate) const NOW: u64 = 1_800_000_000;
+
+thread_local! {
+    static CLOCK: Cell<u64> = const { Cell::new(NOW) };
+}
+
+pub(crate) fn now_s() -> u64 {
+    CLOCK.get()
+}
+
+pub(crate) fn set_clock(now: u64) {
+    CLOCK.set(now);
+}
+
+pub(crate) fn zone() -> ZoneName {
+    "example.".parse().expect("name")
+}
+
+/// What is on the tokens, and what goes wrong.
+#[derive(Default)]
+pub(crate) struct Table {
+    /// Label → public key; `None` where only half of the pair is there. Of all tokens.
+    pub(crate) objects: BTreeMap<String, Option<PublicKey>>,
+    /// Keys of another tool, by their id.
+    pub(crate) foreign: BTreeMap<KeyId, PublicKey>,
+    pub(crate) expected: BTreeMap<KeyId, ExpectedKey>,
+    /// The keys that it makes, the first last; then it is full.
+    pub(crate) next: Vec<[u8; 64]>,
+    /// The answer to the next generation is lost, after or before it was done.
+    pub(crate) lose_answer: Option<bool>,
+    /// The answer to the next destruction is lost, after it was done.
+    pub(crate) lose_destroyed: bool,
+    pub(crate) proves: bool,
+    pub(crate) away: bool,
+    pub(crate) supports: bool,
+    /// Data objects by token and label.
+    pub(crate) data: BTreeMap<(String, String), Vec<Vec<u8>>>,
+    /// The token keeps no data object any more.
+    pub(crate) data_full: bool,
+    /// The audit key's token does not sign.
+    pub(crate) audit_away: bool,
+    /// How often a KSK signed.
+    pub(crate) ksk_signatures: u32,
+    /// What happened, in order.
+    pub(crate) calls: Vec<&'static str>,
+}
+
+/// Tokens `ksk-a` and `zsk-a`.
+pub(crate) struct Fake {
+    table: Mutex<Table>,
+    audit: Ed25519KeyPair,
+}
+
+pub(crate) fn away() -> HsmError {
+    HsmError::Unavailable("away".to_owned())
+}
+
+fn lost(token: &str) -> HsmError {
+    HsmError::OutcomeUnknown { token: token.to_owned(), detail: "lost".to_owned() }
+}
+
+impl Fake {
+    pub(crate) fn new(next: &[[u8; 64]]) -> Self {
+        let next = next.iter().rev().copied().collect();
+        let table = Table { next, proves: true, supports: true, ..Table::default() };
+        let audit = Ed25519KeyPair::from_seed_unchecked(&[3; 32]).expect("seed");
+        Self { table: Mutex::new(table), audit }
+    }
+
+    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("table")
+    }
+
+    pub(crate) fn audit_public(&self) -> PublicKey {
+        PublicKey::new(Algorithm::Ed25519, self.audit.public_key().as_ref()).expect("key")
+    }
+}
+
+impl Hsm for Fake {
+    fn supports(&self, _: &str, algorithm: Algorithm, _: Option<u16>) -> Result<(), HsmError> {
+        if self.table().supports {
+            return Ok(());
+        }
+        let (token, missing) = ("zsk-a".to_owned(), "CKM_ECDSA".to_owned());
+        Err(HsmError::Unsupported { token, algorithm, missing })
+    }
+
+    fn generate(
+        &self,
+        auth: Authorised,
+        algorithm: Algorithm,
+        _: Option<u16>,
+    ) -> (Spent, Result<PublicKey, HsmError>) {
+        let Operation::Generate { zone, role, nonce, token } = auth.operation().clone() else {
+            panic!("{auth:?}")
+        };
+        let spent = auth.spend();
+        let mut table = self.table();
+        table.calls.push("generate");
+        if table.lose_answer == Some(false) {
+            table.lose_answer = None;
+            return (spent, Err(lost(&token)));
+        }
+        let Some(octets) = table.next.pop() else {
+            let detail = "CKR_DEVICE_MEMORY".to_owned();
+            return (spent, Err(HsmError::Token { token, detail }));
+        };
+        let public = PublicKey::new(algorithm, &octets).expect("key");
+        table.objects.insert(generation_label(role, &zone, &nonce), Some(public.clone()));
+        let answer =
+            if table.lose_answer.take().is_some() { Err(lost(&token)) } else { Ok(public) };
+        (spent, answer)
+    }
+
+    fn destroy(&self, auth: Authorised) -> (Spent, Result<(), HsmError>) {
+        let Operation::Destroy { label, key, token, .. } = auth.operation().clone() else {
+            panic!("{auth:?}")
+        };
+        let mut table = self.table();
+        table.calls.push("destroy");
+        let of_key = key.is_some_and(|key| table.foreign.remove(&key).is_some());
+        let of_label = table.objects.remove(&label).is_some();
+        assert!(of_key || of_label, "{label} is destroyed twice, or was never there");
+        let result =
+            if std::mem::take(&mut table.lose_destroyed) { Err(lost(&token)) } else { Ok(()) };
+        (auth.spend(), result)
+    }
+
+    fn objects_labelled(&self, _: &str, prefix: &str) -> Result<Vec<FoundObject>, HsmError> {
+        let table = self.table();
+        if table.away {
+            return Err(away());
+        }
+        let object = |label: &String, private, public: &Option<PublicKey>| FoundObject {
+            label: label.clone(),
+            id: Vec::new(),
+            private,
+            public: public.clone(),
+            attributes: None,
+        };
+        let of_label = |(label, public): (&String, &Option<PublicKey>)| {
+            let half = public.as_ref().map(|_| object(label, false, public));
+            [Some(object(label, true, &None)), half]
+        };
+        let found = table.objects.iter().filter(|(label, _)| label.starts_with(prefix));
+        Ok(found.flat_map(of_label).flatten().collect())
+    }
+
+    fn expect_keys(&self, keys: Vec<ExpectedKey>) {
+        self.table().expected.extend(keys.into_iter().map(|key| (key.id(), key)));
+    }
+
+    fn forget_key(&self, key: &KeyId) {
+        self.table().expected.remove(key);
+    }
+
+    fn key_status(&self, key: &KeyId) -> Option<KeyStatus> {
+        let table = self.table();
+        let proven_by = if table.proves && !table.away {
+            vec!["ksk-a".to_owned(), "zsk-a".to_owned()]
+        } else {
+            Vec::new()
+        };
+        table.expected.contains_key(key).then_some(KeyStatus { proven_by, conflict: None })
+    }
+
+    fn sign_zone(&self, _: &KeyId, messages: Vec<Vec<u8>>) -> Vec<Result<Vec<u8>, HsmError>> {
+        messages.iter().map(|_| Ok(vec![1; 64])).collect()
+    }
+
+    fn sign_ksk(&self, auth: Authorised, _: &[u8]) -> (Spent, Result<Vec<u8>, HsmError>) {
+        let mut table = self.table();
+        table.ksk_signatures += 1;
+        table.calls.push("sign-ksk");
+        (auth.spend(), Ok(vec![1; 64]))
+    }
+
+    fn health(&self) -> Vec<TokenHealth> {
+        let state = if self.table().away {
+            TokenState::Unusable("away".to_owned())
+        } else {
+            TokenState::Usable
+        };
+        let token = |group: &str| TokenHealth {
+            name: format!("{group}-a"),
+            group: group.to_owned(),
+            label: group.to_owned(),
+            serial: "1".to_owned(),
+            state: state.clone(),
+            sessions: 1,
+            keys_proven: 0,
+            queued: 0,
+            signatures: 0,
+            failures: 0,
+            latency_counts: Vec::new(),
+            latency_sum_us: 0,
+        };
+        vec![token("ksk"), token("zsk")]
+    }
+
+    fn public_key(&self, key: &KeyId) -> Option<PublicKey> {
+        let table = self.table();
+        let own = table.objects.values().flatten().find(|public| public.id() == *key);
+        own.or_else(|| table.foreign.get(key)).cloned()
+    }
+
+    fn find_by_key(&self, _: &str, key: &KeyId) -> Result<Option<FoundPair>, HsmError> {
+        let table = self.table();
+        if table.away {
+            return Err(away());
+        }
+        let own = table.objects.iter().find_map(|(label, public)| {
+            let public = public.as_ref().filter(|public| public.id() == *key)?;
+            Some((label.clone(), public.clone()))
+        });
+        let found =
+            own.or_else(|| Some(("other-tool".to_owned(), table.foreign.get(key)?.clone())));
+        Ok(found.map(|(label, public)| FoundPair {
+            label,
+            cka_id: vec![0xab, 0xcd],
+            public,
+            private: PrivateAttributes::default(),
+        }))
+    }
+
+    fn survey(&self, token: &str) -> Result<TokenInventory, HsmError> {
+        let table = self.table();
+        let data = table.data.iter().filter(|((of, _), _)| of == token);
+        let data = data.flat_map(|((_, label), values)| {
+            values.iter().map(|value| DataObject {
+                label: label.clone(),
+                value: value.clone(),
+                private: true,
+            })
+        });
+        let objects = table.objects.iter().filter(|(label, _)| {
+            // Of a KSK's label, the role is behind the nonce.
+            label.contains("-zsk-") == (token == "zsk-a")
+        });
+        let objects = objects.map(|(label, public)| FoundObject {
+            label: label.clone(),
+            id: Vec::new(),
+            private: false,
+            public: public.clone(),
+            attributes: None,
+        });
+        Ok(TokenInventory {
+            name: token.to_owned(),
+            label: token.trim_end_matches("-a").to_owned(),
+            serial: "1".to_owned(),
+            manufacturer: String::new(),
+            model: String::new(),
+            hardware: String::new(),
+            firmware: String::new(),
+            mechanisms: Vec::new(),
+            algorithms: Vec::new(),
+            objects: objects.collect(),
+            pairs: Vec::new(),
+            data: Some(data.collect()),
+        })
+    }
+
+    fn make_audit_key(&self, _: &str, _: &str) -> Result<PublicKey, HsmError> {
+        Ok(self.audit_public())
+    }
+
+    fn audit_key(&self, _: &str, _: &str) -> Result<Option<PublicKey>, HsmError> {
+        Ok(None)
+    }
+
+    fn sign_audit(&self, _: &str, _: &PublicKey, text: &[u8]) -> Result<Vec<u8>, HsmError> {
+        let mut table = self.table();
+        table.calls.push("sign-audit");
+        if table.audit_away {
+            return Err(away());
+        }
+        Ok(self.audit.sign(text).as_ref().to_vec())
+    }
+
+    fn read_data(&self, token: &str, label: &str) -> Result<Vec<Vec<u8>>, HsmError> {
+        let key = (token.to_owned(), label.to_owned());
+        Ok(self.table().data.get(&key).cloned().unwrap_or_default())
+    }
+
+    fn write_data(&self, token: &str, label: &str, value: &[u8]) -> Result<(), HsmError> {
+        let mut table = self.table();
+        table.calls.push("write-data");
+        if table.data_full {
+            let (token, detail) = (token.to_owned(), "CKR_DEVICE_MEMORY".to_owned());
+            return Err(HsmError::Token { token, detail });
+        }
+        table.data.insert((token.to_owned(), label.to_owned()), vec![value.to_vec()]);
+        Ok(())
+    }
+}
+
+/// A founded ledger, its people, and tokens that are tables.
+pub(crate) struct Scene {
+    pub(crate) council: Council,
+    pub(crate) hsm: Fake,
+    pub(crate) ledger: Ledger,
+    pub(crate) seals: Seals,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+pub(crate) fn tokens() -> BTreeMap<String, TokenIdentity> {
+    let token = |group: &str| TokenIdentity {
+        label: group.to_owned(),
+        serial: "1".to_owned(),
+        group: group.to_owned(),
+        data_objects: true,
+    };
+    [("ksk-a".to_owned(), token("ksk")), ("zsk-a".to_owned(), token("zsk"))].into()
+}
+
+impl Scene {
+    /// Founded and marked, with the policy `default` and the zone bound to it.
+    pub(crate) fn bound(next: &[[u8; 64]]) -> Self {
+        let scene = Self::founded(next);
+        scene.carry(council::set_policy("default", 1, council::policy()));
+        let statement = scene.approved(council::bind(&zone(), "default"));
+        scene.begin(&statement);
+        scene
+    }
+
+    pub(crate) fn founded(next: &[[u8; 64]]) -> Self {
+        set_clock(NOW);
+        let dir = tempfile::tempdir().expect("dir");
+        let ledger = Ledger::open(dir.path()).expect("opens");
+        let (hsm, council) = (Fake::new(next), Council::new());
+        let text = founding(&council, &hsm).to_text();
+        ledger.found(text.clone(), council.found(&text), NOW).expect("founded");
+        let seals = Seals::open(dir.path(), &ledger).expect("nothing is kept yet");
+        let scene = Self { council, hsm, ledger, seals, dir };
+        assert_eq!(scene.executor().round(), [], "the tokens are marked");
+        scene
+    }
+
+    pub(crate) fn executor(&self) -> Executor<'_, Fake> {
+        Executor::new(&self.ledger, &self.hsm, &self.seals, now_s)
+    }
+
+    /// A round of an executor that remembers no pause.
+    pub(crate) fn round(&self) -> Vec<Unfinished> {
+        self.executor().round()
+    }
+
+    pub(crate) fn propose(&self, motion: Motion) -> Statement {
+        let oscar = &self.council.oscar;
+        let statement = self
+            .ledger
+            .read(|state| council::statement(state, oscar, motion, now_s(), council::nonce()));
+        let line = council::line_of(council::propose(&statement, oscar));
+        self.ledger.submit(line, now_s()).expect("proposed");
+        statement
+    }
+
+    pub(crate) fn vote(
+        &self,
+        statement: &Statement,
+        verb: Verb,
+        by: &super::super::council::Person,
+    ) -> Result<u64, WriteError> {
+        let paper = self.ledger.read(|state| council::vote(state, statement, verb, by));
+        self.ledger.submit(council::line_of(paper), now_s())
+    }
+
+    /// Proposed by oscar, approved by kim and kate.
+    pub(crate) fn approved(&self, motion: Motion) -> Statement {
+        let statement = self.propose(motion);
+        for officer in [&self.council.kim, &self.council.kate] {
+            self.vote(&statement, Verb::Approve, officer).expect("approved");
+        }
+        statement
+    }
+
+    /// Begins it, and nothing else.
+    pub(crate) fn begin(&self, statement: &Statement) -> u64 {
+        let quorum = self.ledger.read(|state| state.quorum(&statement.hash(), now_s()));
+        let reveals = self.ledger.read(|state| state.reveals(&statement.motion));
+        let reveals = reveals.iter().map(|id| self.hsm.public_key(id).expect("a key")).collect();
+        self.ledger.begin(quorum.expect("a quorum"), reveals, now_s()).expect("begun")
+    }
+
+    /// Approved, and carried out in one round.
+    pub(crate) fn carry(&self, motion: Motion) {
+        let statement = self.approved(motion);
+        let unfinished = self.round();
+        let status = self.ledger.read(|state| state.status(&statement.hash()));
+        assert!(
+            matches!(status, Some(countersign_policy::state::Status::Begun { done: true, .. })),
+            "{status:?} {unfinished:?}"
+        );
+    }
+
+    /// The active keys of the zone, by role.
+    pub(crate) fn active(&self) -> BTreeMap<KeyRole, KeyId> {
+        self.ledger.read(|state| {
+            state.dnskeys_of(&zone()).map(|(id, record)| (record.role, *id)).collect()
+        })
+    }
+
+    /// Every object on the tokens is a key of the ledger, and the other way round; nothing is open.
+    pub(crate) fn assert_tidy(&self) {
+        let labels: BTreeSet<String> = self.ledger.read(|state| {
+            assert_eq!(state.open_intents().count(), 0);
+            state.keys().values().map(|key| key.label.clone()).collect()
+        });
+        let table = self.hsm.table();
+        let own: BTreeSet<String> = table.objects.keys().cloned().collect();
+        assert!(own.is_subset(&labels), "{own:?} {labels:?}");
+    }
+
+    pub(crate) fn text(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("ledger.jsonl")).expect("ledger")
+    }
+
+    pub(crate) fn lines(&self) -> u64 {
+        self.ledger.head().0
+    }
+}
+
+pub(crate) fn founding(council: &Council, hsm: &Fake) -> Founding {
+    let audit = AuditKey::new(hsm.audit_public()).expect("an audit key");
+    council.founding(tokens(), Vec::new(), ("ksk-a".to_owned(), audit), NOW)
+}
