@@ -147,8 +147,15 @@ impl Ledger {
             Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::Locked(path)),
             Err(std::fs::TryLockError::Error(e)) => return Err(failed("locking")(e)),
         }
-        let mut book =
-            Book { file, directory, ends: Vec::new(), torn: false, owed: VecDeque::new() };
+        let mut book = Book {
+            file,
+            directory,
+            ends: Vec::new(),
+            torn: false,
+            owed: VecDeque::new(),
+            #[cfg(test)]
+            lines_left: None,
+        };
         let mut state = LedgerState::default();
         book.load(&path, &mut state)?;
         book.directory.sync_all().map_err(failed("syncing its directory"))?;
@@ -311,6 +318,12 @@ impl Ledger {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The disk takes so many lines more; `None`: all.
+    #[cfg(test)]
+    pub(crate) fn set_lines_left(&self, lines: Option<u64>) {
+        self.book().lines_left = lines;
     }
 
     fn append(&self, book: &mut Book, entry: Entry, now_s: u64) -> Result<u64, WriteError> {

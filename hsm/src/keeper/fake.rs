@@ -10,6 +10,7 @@ use countersign_policy::founding::{Founding, TokenIdentity};
 use countersign_policy::ledger::{Operation, generation_label};
 use countersign_policy::motion::Motion;
 use countersign_policy::statement::{Statement, Verb};
+use countersign_policy::testing::Person;
 use countersign_policy::{Algorithm, KeyId, KeyRole, PublicKey, ZoneName};
 
 use super::door::Hsm;
@@ -361,6 +362,19 @@ impl Scene {
         scene
     }
 
+    /// What a crash leaves: the files and the tokens.
+    pub(crate) fn restart(&mut self) {
+        let elsewhere = tempfile::tempdir().expect("dir");
+        let nothing = Ledger::open(elsewhere.path()).expect("opens");
+        drop(std::mem::replace(&mut self.ledger, nothing));
+        self.ledger = Ledger::open(self.dir.path()).expect("opens");
+        self.seals = Seals::open(self.dir.path(), &self.ledger).expect("is of this ledger");
+        for token in ["ksk-a", "zsk-a"] {
+            let said = self.hsm.read_data(token, super::seal::STATE_LABEL).expect("data");
+            self.seals.compare_token(&self.ledger, token, said).expect("readable");
+        }
+    }
+
     pub(crate) fn executor(&self) -> Executor<'_, Fake> {
         Executor::new(&self.ledger, &self.hsm, &self.seals, now_s)
     }
@@ -384,7 +398,7 @@ impl Scene {
         &self,
         statement: &Statement,
         verb: Verb,
-        by: &super::super::council::Person,
+        by: &Person,
     ) -> Result<u64, WriteError> {
         let paper = self.ledger.read(|state| council::vote(state, statement, verb, by));
         self.ledger.submit(council::line_of(paper), now_s())

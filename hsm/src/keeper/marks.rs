@@ -5,11 +5,14 @@
 //! marked (it was initialised anew, or is another). One that the ledger never marked is marked, and
 //! that becomes a line.
 
+use std::collections::BTreeSet;
+
 use countersign_policy::ledger::LedgerState;
 use countersign_policy::tree::Hash;
 
 use super::door::Hsm;
 use crate::pkcs11::{DataObject, HsmError};
+use crate::protocol::{TokenHealth, TokenState};
 
 /// The label of the data object.
 pub const MARK_LABEL: &str = "countersign-founding";
@@ -49,6 +52,17 @@ pub fn check(state: &LedgerState, token: &str, data: &[DataObject]) -> Result<()
         }
         _ => Ok(()),
     }
+}
+
+/// The names of tokens that are usable and are what the ledger says: after an attach-token motion, what
+/// is open under a name may still be the token before it.
+pub fn present<H: Hsm + ?Sized>(state: &LedgerState, hsm: &H) -> BTreeSet<String> {
+    let is_ours = |token: &TokenHealth| {
+        let said = state.tokens().get(&token.name);
+        token.state == TokenState::Usable
+            && said.is_some_and(|t| (&t.label, &t.serial) == (&token.label, &token.serial))
+    };
+    hsm.health().into_iter().filter(is_ours).map(|token| token.name).collect()
 }
 
 /// Tokens that are to be marked: they keep data objects, and the ledger has no line of it.

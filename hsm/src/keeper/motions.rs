@@ -26,7 +26,6 @@ use super::marks;
 use super::seal::Seals;
 use crate::ledger::{Ledger, Note, WriteError};
 use crate::pkcs11::ExpectedKey;
-use crate::protocol::TokenState;
 
 /// Pauses before another try, doubled from one to the other: of what waits for something, and of what
 /// was tried and failed, which costs the ledger two lines each time.
@@ -136,11 +135,12 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
         for token in tokens {
             let (ledger, hsm, now_s) = (self.ledger, self.hsm, self.now_s);
             self.attempt(seen, format!("marking token `{token}`"), || {
-                let usable = |t: &crate::protocol::TokenHealth| {
-                    t.name == token && t.state == TokenState::Usable
-                };
-                if !hsm.health().iter().any(usable) {
-                    return Err(Stuck::Waits("it is not usable yet".to_owned()));
+                if !ledger.read(|state| marks::present(state, hsm)).contains(&token) {
+                    return Err(Stuck::Waits(
+                        "it is not usable yet, or another one is open under its name: then restart \
+                         the keeper with it in the configuration"
+                            .to_owned(),
+                    ));
                 }
                 marks::mark(hsm, &token, &founding).map_err(|e| Stuck::Waits(e.to_string()))?;
                 ledger

@@ -12,7 +12,7 @@
 //! token can be rolled back together with the ledger: there the officers' own checkpoints are the
 //! guard.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,9 +26,9 @@ use countersign_policy::tree::TreeHead;
 
 use super::config::read_bounded;
 use super::door::Hsm;
+use super::marks;
 use crate::ledger::Ledger;
 use crate::pkcs11::DataObject;
-use crate::protocol::TokenState as Health;
 
 /// The label of the data object with the ledger's size and root.
 pub const STATE_LABEL: &str = "countersign-state";
@@ -227,19 +227,15 @@ impl Seals {
         if let Err(problem) = self.renew(&mut last, ledger, hsm) {
             tracing::error!(problem, "a checkpoint was not made or not kept");
         }
-        let (now, tokens) = ledger.read(|state| {
+        let (now, tokens, usable) = ledger.read(|state| {
             let holds = |name: &&str| state.tokens().get(*name).is_some_and(|t| t.data_objects);
-            let tokens: Vec<String> =
+            let tokens: BTreeSet<String> =
                 state.tokens_of(group).filter(holds).map(str::to_owned).collect();
-            (state.token_state(), tokens)
+            let present = marks::present(state, hsm);
+            let usable: Vec<String> = tokens.intersection(&present).cloned().collect();
+            (state.token_state(), tokens, usable)
         });
         let now = now.ok_or("there is no founding")?;
-        let usable: Vec<String> = hsm
-            .health()
-            .into_iter()
-            .filter(|token| token.state == Health::Usable && tokens.contains(&token.name))
-            .map(|token| token.name)
-            .collect();
         let mut problems = Vec::new();
         let mut written = 0;
         for token in &usable {
@@ -327,3 +323,6 @@ impl Seals {
         File::open(&self.directory)?.sync_all()
     }
 }
+
+#[cfg(test)]
+mod tests;

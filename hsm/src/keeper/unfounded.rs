@@ -285,3 +285,6 @@ impl<H: Hsm + 'static> Keeper for Unfounded<H> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,9 @@ pub(super) struct Book {
     /// Results that could not be written yet; they go first. No intent is taken meanwhile, so there
     /// are never more than operations were under way when the disk failed.
     pub(super) owed: VecDeque<(u64, Entry)>,
+    /// So many lines more are written, then the disk is full.
+    #[cfg(test)]
+    pub(super) lines_left: Option<u64>,
 }
 
 impl Book {
@@ -71,6 +74,12 @@ impl Book {
     pub(super) fn write(&mut self, line: &[u8]) -> Result<(), String> {
         if line.len() > LINE_BYTES_MAX {
             return Err(format!("a line of {} octets", line.len()));
+        }
+        #[cfg(test)]
+        match &mut self.lines_left {
+            Some(0) => return Err("the test's disk is full".to_owned()),
+            Some(left) => *left -= 1,
+            None => {}
         }
         let octets = [line, b"\n"].concat();
         let written = self.mend().and_then(|()| {

@@ -150,7 +150,7 @@ fn an_edited_ledger_is_refused_by_line() {
     refused(dir.path(), "line 1: says that it is line 2");
     write(&[lines[0], &lines[1].replace(':', ": "), lines[2]]);
     refused(dir.path(), "line 1: not in canonical form");
-    write(&[lines[0], &lines[1].replace("default", "defaults")]);
+    write(&[lines[0], &lines[1].replace("3600", "3601")]);
     refused(dir.path(), "line 1: oscar's signature");
     write(&[lines[0], lines[1], "{}"]);
     refused(dir.path(), "line 2: not a ledger line");

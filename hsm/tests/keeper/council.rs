@@ -1,65 +1,21 @@
-//! People with SSH keys who found an appliance, propose and approve: the signatures are made here, octet
-//! by octet as OpenSSH's PROTOCOL.sshsig says. (That `ssh-keygen` itself makes them is a story of
-//! softhsm-tests.) Serves unit tests of this crate too.
+//! People who found an appliance, propose and approve, and the papers that they sign. Serves unit tests
+//! of this crate too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_lc_rs::digest;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use countersign_hsm::ledger::Signed;
 use countersign_hsm::protocol::Submission;
 use countersign_policy::checkpoint::AuditKey;
 use countersign_policy::founding::{ForeignKey, Founding, TokenIdentity};
 use countersign_policy::ledger::LedgerState;
 use countersign_policy::motion::{Motion, MotionKind, Scope};
-use countersign_policy::officer::{Officer, OfficerKey, PersonName, Role, Roster};
+use countersign_policy::officer::{PersonName, Role, Roster};
 use countersign_policy::rule::{Group, RecoveryRule, Rule, Rules};
 use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy, SigningPolicy};
-use countersign_policy::ssh::{Namespace, Signature, SshKey};
+use countersign_policy::ssh::{Namespace, Signature};
 use countersign_policy::statement::{Freeze, Statement, Verb, Verdict, Withdrawal};
+use countersign_policy::testing::Person;
 use countersign_policy::{Algorithm, KeyRole, ZoneName};
-
-/// One person.
-pub struct Person {
-    pub name: PersonName,
-    pub role: Role,
-    key: Ed25519KeyPair,
-}
-
-fn string(octets: &[u8]) -> Vec<u8> {
-    [&(octets.len() as u32).to_be_bytes()[..], octets].concat()
-}
-
-impl Person {
-    /// A person whose key is made from the name.
-    pub fn new(name: &str, role: Role) -> Self {
-        let seed = digest::digest(&digest::SHA256, name.as_bytes());
-        let key = Ed25519KeyPair::from_seed_unchecked(seed.as_ref()).expect("a seed");
-        Self { name: name.parse().expect("name"), role, key }
-    }
-
-    fn blob(&self) -> Vec<u8> {
-        [string(b"ssh-ed25519"), string(self.key.public_key().as_ref())].concat()
-    }
-
-    pub fn officer(&self) -> Officer {
-        let ssh = SshKey::from_blob(&self.blob()).expect("a key");
-        Officer { role: self.role, keys: [OfficerKey { ssh, verify_required: false }].into() }
-    }
-
-    pub fn sign(&self, namespace: Namespace, text: &str) -> Signature {
-        let hash = digest::digest(&digest::SHA512, text.as_bytes());
-        let (namespace, hash_name) = (string(namespace.as_str().as_bytes()), string(b"sha512"));
-        let tail = [namespace, string(b""), hash_name].concat();
-        let message = [&b"SSHSIG"[..], &tail, &string(hash.as_ref())].concat();
-        let made = self.key.sign(&message);
-        let signature = [string(b"ssh-ed25519"), string(made.as_ref())].concat();
-        let key = string(&self.blob());
-        let version = 1_u32.to_be_bytes();
-        let blob = [&b"SSHSIG"[..], &version, &key, &tail, &string(&signature)].concat();
-        Signature::from_blob(&blob).expect("a signature")
-    }
-}
 
 /// The people of an appliance: oscar proposes, two of kim, kate and ken approve; rita, ruth, rosa and
 /// rolf are for the day when a quorum is lost.
