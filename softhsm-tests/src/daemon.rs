@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Output};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
@@ -77,6 +77,17 @@ pub struct CliOutput {
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
+}
+
+impl CliOutput {
+    /// Of a program that has ended.
+    pub fn of(output: Output) -> Self {
+        Self {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 impl Daemon {
@@ -177,12 +188,7 @@ impl Daemon {
     pub fn cli(&self, arguments: &[&str]) -> Result<CliOutput> {
         let mut command = command(User::Daemon, &binaries()?.cli)?;
         command.arg("--socket").arg(&self.api_socket).args(arguments);
-        let output = run(&mut command)?;
-        Ok(CliOutput {
-            status: output.status,
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Ok(CliOutput::of(run(&mut command)?))
     }
 
     /// The same with `--json`. It must end well (0), or with something that needs attention (4).

@@ -143,12 +143,7 @@ impl Officers {
 
     /// Runs `countersign` as `who`, who says yes to what it asks.
     pub fn cli(&self, who: &str, arguments: &[&str]) -> Result<CliOutput> {
-        let output = run(self.command(who)?.arg("--yes").args(arguments))?;
-        Ok(CliOutput {
-            status: output.status,
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Ok(CliOutput::of(run(self.command(who)?.arg("--yes").args(arguments))?))
     }
 
     /// The same; it must end well (0), or with something that needs attention (4). What it printed.
@@ -268,6 +263,30 @@ impl Officers {
     /// Where the founding's text is; the signatures are beside it.
     pub fn founding_file(&self) -> PathBuf {
         self.dir.join("founding.txt")
+    }
+
+    /// Writes the ledger's bundle to `name` in the officers' directory.
+    pub fn export_bundle(&self, name: &str) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        self.ok("audrey", &["audit", "export", &path.display().to_string()])?;
+        Ok(path)
+    }
+
+    /// What the product says of a bundle, on a machine that has seen nothing yet and reaches no keeper.
+    pub fn audit_verify(&self, bundle: &Path) -> Result<CliOutput> {
+        let mut command = command(User::Daemon, &binaries()?.cli)?;
+        let founding = self.founding.as_deref().context("not founded")?;
+        command.args(["audit", "verify", "--founding", founding]).arg(bundle);
+        command.env("HOME", "/nonexistent");
+        Ok(CliOutput::of(run(&mut command)?))
+    }
+
+    /// What the bed's own verifier says of it, which shares no code with the product.
+    pub fn second_verifier(&self, bundle: &Path) -> Result<CliOutput> {
+        let founding = self.founding.as_deref().context("not founded")?;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("verify_bundle.py");
+        let mut command = Command::new(tool("python3")?);
+        Ok(CliOutput::of(run(command.arg(script).arg(bundle).arg(founding))?))
     }
 
     /// Each of `who` runs the same command, all at once: each must end well.

@@ -3,94 +3,32 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use countersign_hsm::protocol::{PROTOCOL_VERSION, RefusalKind, Request, Response, ZoneKeys};
+use anyhow::{Context as _, Result, ensure};
+use countersign_hsm::protocol::{PROTOCOL_VERSION, RefusalKind, Request, Response};
+use countersign_policy::ledger::CdsType;
 use countersign_policy::{KeyId, KeyRole, ZoneName};
 use softhsm_tests::ask::ask;
 use softhsm_tests::chain::{Chain, Plan};
 use softhsm_tests::keeper::Keeper;
 use softhsm_tests::pki::Authority;
 use softhsm_tests::story;
+use softhsm_tests::thief::{Tbs, key, keys, now, request, signs_data, signs_dnskey};
 use softhsm_tests::users::{User, is_root};
-use softhsm_tests::wait::{SOON, until};
+use softhsm_tests::wait::throughout;
 
-const A: u16 = 1;
 const NS: u16 = 2;
+const DS: u16 = 43;
 const DNSKEY: u16 = 48;
 const CDS: u16 = 59;
 const CDNSKEY: u16 = 60;
 const CSYNC: u16 = 62;
 const DAY: u32 = 86_400;
 
-/// A to-be-signed item (RFC 4034 §3.1.8.1), field by field so that each can be a lie.
-#[derive(Clone)]
-struct Tbs {
-    covered: u16,
-    algorithm: u8,
-    labels: u8,
-    ttl: u32,
-    expiration: u32,
-    inception: u32,
-    tag: u16,
-    signer: Vec<u8>,
-    owner: Vec<u8>,
-    rtype: u16,
-    rdata: Vec<u8>,
-}
-
-impl Tbs {
-    fn wire(&self) -> Vec<u8> {
-        let mut wire = self.covered.to_be_bytes().to_vec();
-        wire.extend([self.algorithm, self.labels]);
-        wire.extend(self.ttl.to_be_bytes());
-        wire.extend(self.expiration.to_be_bytes());
-        wire.extend(self.inception.to_be_bytes());
-        wire.extend(self.tag.to_be_bytes());
-        wire.extend(&self.signer);
-        wire.extend(&self.owner);
-        wire.extend(self.rtype.to_be_bytes());
-        wire.extend([0, 1]);
-        wire.extend(self.ttl.to_be_bytes());
-        wire.extend((self.rdata.len() as u16).to_be_bytes());
-        wire.extend(&self.rdata);
-        wire
-    }
-}
-
-fn now() -> Result<u32> {
-    Ok(u32::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?)
-}
-
-fn request(user: User, keeper: &Keeper, request: Request) -> Result<Response> {
-    let answer = ask(user, &keeper.socket, &[request])?.pop().context("one answer")?;
-    answer.map_err(anyhow::Error::msg)
-}
-
-/// The zone's keys, once both are proven.
-fn keys(keeper: &Keeper, zone: &str) -> Result<ZoneKeys> {
-    let zone: ZoneName = zone.parse()?;
-    until("the zone's keys", SOON, || {
-        match request(User::Daemon, keeper, Request::Zone { zone: zone.clone() })? {
-            Response::Zone(keys) => {
-                ensure!(keys.keys.len() == 2, "{keys:?}");
-                ensure!(keys.keys.iter().all(|key| !key.proven_by.is_empty()), "{keys:?}");
-                Ok(keys)
-            }
-            other => bail!("{other:?}"),
-        }
-    })
-}
-
-fn key(keys: &ZoneKeys, role: KeyRole) -> Result<(KeyId, u16)> {
-    let key = keys.keys.iter().find(|key| key.role == role).context("a key of the role")?;
-    Ok((key.public.id(), key.public.tag(role.flags())))
-}
-
-/// A chain with the keeper alone, and two zones founded.
+/// A chain with the keeper alone, and three zones bound.
 fn keeper_alone(scratch: &softhsm_tests::Scratch) -> Result<Chain<'_>> {
-    let plan = Plan { more_zones: &["second."], ..Plan::default() };
+    let plan = Plan { more_zones: &["second.", "child.example."], ..Plan::default() };
     let mut chain = Chain::prepare(scratch, plan, Authority::new(scratch, "ca")?)?;
     chain.found()?;
     Ok(chain)
@@ -202,22 +140,9 @@ fn stolen_daemon_gets_no_disguised_signature_from_a_zsk() {
         let chain = keeper_alone(scratch)?;
         let keeper = &chain.keeper;
         let (ours, second) = (keys(keeper, "example.")?, keys(keeper, "second.")?);
-        let (zsk, tag) = key(&ours, KeyRole::Zsk)?;
+        let (zsk, _) = key(&ours, KeyRole::Zsk)?;
         let now = now()?;
-        let apex = ours.zone.as_wire().to_vec();
-        let honest = Tbs {
-            covered: A,
-            algorithm: 13,
-            labels: 1,
-            ttl: 300,
-            expiration: now + ours.policy.validity_s,
-            inception: now - ours.policy.inception_offset_s,
-            tag,
-            signer: apex.clone(),
-            owner: apex,
-            rtype: A,
-            rdata: vec![192, 0, 2, 1],
-        };
+        let honest = Tbs::honest(&ours, now)?;
         let sign = |zone: &ZoneName, key: KeyId, tbs: Vec<u8>| {
             request(
                 User::Daemon,
@@ -264,11 +189,123 @@ fn stolen_daemon_gets_no_disguised_signature_from_a_zsk() {
         refused("an octet too many", &sign(&ours.zone, zsk, longer)?)?;
         let mut two = honest.wire();
         let mut cds = honest.clone();
-        (cds.rtype, cds.rdata) = (CDS, vec![0, 0, 13, 2, 1]);
+        (cds.rtype, cds.rdatas) = (CDS, vec![vec![0, 0, 13, 2, 1]]);
         two.extend(&cds.wire()[18 + honest.signer.len()..]);
         refused("a CDS behind an A", &sign(&ours.zone, zsk, two)?)?;
         refused("nothing at all", &sign(&ours.zone, zsk, Vec::new())?)?;
         refused("a digest", &sign(&ours.zone, zsk, vec![0x5a; 32])?)
+    });
+}
+
+/// A DS is what makes a key of the child the world's key: it is signed for a child that is bound here as
+/// a quorum exported it, and not at all before.
+#[test]
+fn stolen_daemon_gets_no_ds_for_a_child_that_is_bound_here() {
+    story(|scratch| {
+        let chain = keeper_alone(scratch)?;
+        let keeper = &chain.keeper;
+        let (ours, child) = (keys(keeper, "example.")?, keys(keeper, "child.example.")?);
+        let (zsk, _) = key(&ours, KeyRole::Zsk)?;
+        let (ksk, _) = key(&child, KeyRole::Ksk)?;
+        let mut ds = Tbs::honest(&ours, now()?)?;
+        (ds.covered, ds.rtype, ds.labels) = (DS, DS, 2);
+        ds.owner = child.zone.as_wire().to_vec();
+        let sign = |tbs: &Tbs| {
+            let tbs = vec![tbs.wire()];
+            request(
+                User::Daemon,
+                keeper,
+                Request::SignZone { zone: ours.zone.clone(), key: zsk, tbs },
+            )
+        };
+        let with = |rdatas: &[Vec<u8>]| sign(&Tbs { rdatas: rdatas.to_vec(), ..ds.clone() });
+        let thiefs = [vec![0x12, 0x67, 13, 2], vec![0x5a; 32]].concat();
+        refused("a DS of the thief's key", &with(std::slice::from_ref(&thiefs))?)?;
+
+        let motion = [
+            "export-ds",
+            "--zone",
+            "child.example.",
+            "--key",
+            &ksk.to_string(),
+            "--digest",
+            "sha-256",
+        ];
+        chain.officers.carry(keeper, &motion)?;
+        let approved = keeper.ledger_state()?;
+        let approved = approved.approved_ds(&child.zone).context("an approved DS")?;
+        let approved: Vec<Vec<u8>> = approved.iter().cloned().collect();
+        refused("a DS of the thief's key, still", &with(std::slice::from_ref(&thiefs))?)?;
+        let mut both = [approved.clone(), vec![thiefs]].concat();
+        both.sort();
+        refused("the thief's beside the approved one", &with(&both)?)?;
+        let answer = with(&approved)?;
+        let good = matches!(&answer, Response::Signatures(all) if matches!(all[..], [Ok(_)]));
+        ensure!(good, "the approved one: {answer:?}");
+        let mut elsewhere = ds.clone();
+        elsewhere.owner = [&b"\x01*"[..], ours.zone.as_wire()].concat();
+        elsewhere.labels = 1;
+        refused("a DS of a wildcard", &sign(&elsewhere)?)
+    });
+}
+
+#[test]
+fn stolen_daemon_gets_no_cds_but_the_approved_one_for_its_time() {
+    story(|scratch| {
+        let chain = keeper_alone(scratch)?;
+        let keeper = &chain.keeper;
+        let (ours, second) = (keys(keeper, "example.")?, keys(keeper, "second.")?);
+        let ((ksk, _), (zsk, _)) = (key(&ours, KeyRole::Ksk)?, key(&ours, KeyRole::Zsk)?);
+        let order = |rrset: CdsType, signer: KeyId, days: u32, ahead: u32| {
+            let now = now()? + ahead;
+            let (inception, expiration) = (now - 60, now + days * DAY);
+            let (zone, ttl_s) = (ours.zone.clone(), 3_600);
+            let order = Request::SignCds { zone, rrset, signer, ttl_s, inception, expiration };
+            request(User::Daemon, keeper, order)
+        };
+        let both = [CdsType::Cds, CdsType::Cdnskey];
+        for rrset in both {
+            refused("CDS without a motion", &order(rrset, ksk, 3, 0)?)?;
+        }
+        let motion =
+            ["publish-cds", "--zone", "example.", "--not-after", "+1h", "--finish-by", "+5d"];
+        chain.officers.carry(keeper, &motion)?;
+        for rrset in both {
+            let answer = order(rrset, ksk, 3, 0)?;
+            ensure!(matches!(answer, Response::CdsSignature(_)), "{answer:?}");
+            refused("one that can be replayed for a month", &order(rrset, ksk, 30, 0)?)?;
+            refused("one by the ZSK", &order(rrset, zsk, 3, 0)?)?;
+            let (seconds, _) = key(&second, KeyRole::Ksk)?;
+            refused("one by another zone's KSK", &order(rrset, seconds, 3, 0)?)?;
+        }
+        keeper.set_clock(i64::from(5 * DAY + 60))?;
+        for rrset in both {
+            refused("an old one again", &order(rrset, ksk, 3, 5 * DAY + 60)?)?;
+        }
+        Ok(())
+    });
+}
+
+/// The thief can stop the daemon, and hold all of its connections: a freeze comes in all the same, by the
+/// group's socket, and is not undone.
+#[test]
+fn stolen_daemon_swallows_no_freeze() {
+    story(|scratch| {
+        let chain = keeper_alone(scratch)?;
+        let keeper = &chain.keeper;
+        let ours = keys(keeper, "example.")?;
+        let connections: Vec<_> = (0..64)
+            .map(|_| std::os::unix::net::UnixStream::connect(&keeper.socket))
+            .collect::<Result<_, _>>()?;
+        chain.officers.ok("audrey", &["freeze", "--reason", "the daemon does strange things"])?;
+        drop(connections);
+        throughout("a freeze", Duration::from_secs(1), || {
+            let answer = signs_dnskey(keeper, &ours, now()?)?;
+            ensure!(answer.as_ref().is_err_and(|why| why.contains("audrey")), "{answer:?}");
+            let answer = signs_data(keeper, &ours, now()?)?;
+            ensure!(answer.is_ok(), "{answer:?}");
+            Ok(())
+        })
     });
 }
 
@@ -291,8 +328,10 @@ fn nobody_but_the_daemons_user_is_answered() {
             }
         }
         let answer = request(User::Daemon, &chain.keeper, Request::Zones { after: None })?;
-        let expected: BTreeSet<ZoneName> =
-            ["example.", "second."].into_iter().map(str::parse).collect::<Result<_, _>>()?;
+        let expected: BTreeSet<ZoneName> = ["example.", "second.", "child.example."]
+            .into_iter()
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
         ensure!(
             matches!(&answer, Response::Zones { zones, .. } if zones.iter().cloned().collect::<BTreeSet<_>>() == expected),
             "{answer:?}"

@@ -1,0 +1,113 @@
+//! An old ledger comes back with its own sealed checkpoint. What a token holds tells; and where the
+//! token's files were rolled back as well, which a software token can't help, what an officer's machine
+//! has seen does.
+
+use anyhow::{Result, ensure};
+use softhsm_tests::chain::{Chain, Plan};
+use softhsm_tests::files::Copies;
+use softhsm_tests::wait::{SOON, until};
+use softhsm_tests::{story, zones};
+
+/// How `countersign` ends when what it is shown does not hold.
+const EXIT_UNSOUND: i32 = 5;
+const ANOTHER_KSK: [&str; 5] = ["generate-key", "--zone", "example.", "--role", "ksk"];
+
+/// A copy of the ledger with a checkpoint that the audit key has sealed, and of the tokens' files.
+fn copy(chain: &mut Chain<'_>) -> Result<(Copies, Copies)> {
+    chain.officers.export_bundle("before.bundle")?;
+    ensure!(chain.keeper.stop()?.success());
+    ensure!(chain.keeper.state.join("checkpoint").is_file(), "there is no sealed checkpoint");
+    let ledger = Copies::of([chain.keeper.state.as_path()])?;
+    let tokens = Copies::of(chain.tokens.values().map(|token| token.dir.as_path()))?;
+    chain.keeper.start()?;
+    Ok((ledger, tokens))
+}
+
+#[test]
+fn rolled_back_ledger_is_caught() {
+    story(|scratch| {
+        let mut chain = Chain::start(scratch, Plan::default())?;
+        let (old, _) = copy(&mut chain)?;
+        chain.officers.carry(&chain.keeper, &ANOTHER_KSK)?;
+        ensure!(chain.keeper.stop()?.success());
+        let newest = Copies::of([chain.keeper.state.as_path()])?;
+
+        old.put_back()?;
+        chain.keeper.start()?;
+        chain.change_zone(&zones::example_with(2, "added"))?;
+        let reason = until("an alarm", SOON, || chain.daemon.alarm(&["signing-failed"]))?;
+        ensure!(chain.served_serial()? == 1, "{reason}");
+        // Whoever looks for the first time is told by the keeper itself; a motion is not taken.
+        let shown = chain.officers.ok("pat", &["audit", "log"])?;
+        ensure!(shown.contains("the keeper uses no key") && shown.contains("ksk-a"), "{shown}");
+        let motion = ["propose", "export-ds", "--zone", "example."];
+        let refused = chain.officers.cli("kurt", &motion)?;
+        ensure!(!refused.status.success(), "{refused:?}");
+        chain.verify_served()?;
+
+        ensure!(chain.keeper.stop()?.success());
+        newest.put_back()?;
+        chain.keeper.start()?;
+        chain.wait_for_secondary("serial 2", |serial| serial == 2)?;
+        chain.officers.carry(&chain.keeper, &ANOTHER_KSK)?;
+        chain.verify_served()
+    });
+}
+
+#[test]
+fn with_its_tokens_rolled_back_too_every_officer_who_has_looked_refuses_it() {
+    story(|scratch| {
+        let mut chain = Chain::start(scratch, Plan::default())?;
+        let (old, old_tokens) = copy(&mut chain)?;
+        // kay, kim and op take part and so have seen what comes now.
+        let id = chain.officers.carry(&chain.keeper, &ANOTHER_KSK)?;
+        ensure!(chain.keeper.stop()?.success());
+        old.put_back()?;
+        old_tokens.put_back()?;
+        chain.keeper.start()?;
+
+        for (who, arguments) in [
+            ("op", &["propose", "export-ds", "--zone", "example."][..]),
+            ("kay", &["audit", "log"]),
+            ("kim", &["proposal", "list"]),
+        ] {
+            let looked = chain.officers.cli(who, arguments)?;
+            let behind = looked.status.code() == Some(EXIT_UNSOUND)
+                && looked.stderr.contains("the ledger is behind");
+            ensure!(behind, "{who}: {looked:?}");
+        }
+        // With kurt alone, who has seen nothing of it, no motion has its two.
+        let motion = ["generate-key", "--zone", "example.", "--role", "ksk"];
+        let forged = chain.officers.propose("kurt", &motion)?;
+        for who in ["kay", "kim"] {
+            chain.officers.refused(who, &["approve", &forged], "the ledger is behind")?;
+        }
+        ensure!(chain.keeper.is_done(&forged).is_err() && chain.keeper.is_done(&id).is_err());
+        // Zones are signed all the same.
+        chain.change_zone(&zones::example_with(2, "added"))?;
+        chain.wait_for_secondary("serial 2", |serial| serial == 2)?;
+        chain.verify_served()
+    });
+}
+
+/// The other way round: a token that was initialised anew, or another with its label, is not taken for the
+/// one that the ledger knows.
+#[test]
+fn a_token_without_its_mark_is_not_used() {
+    story(|scratch| {
+        let mut chain = Chain::start(scratch, Plan::default())?;
+        ensure!(chain.keeper.stop()?.success());
+        let token = &chain.tokens["ksk-a"];
+        let list = ["--list-objects", "--type", "data"];
+        let objects = chain.store.pkcs11_tool(token, &list)?;
+        ensure!(objects.contains("countersign-founding"), "{objects}");
+        let delete = ["--delete-object", "--type", "data", "--label", "countersign-founding"];
+        chain.store.pkcs11_tool(token, &delete)?;
+        chain.keeper.start()?;
+        until("the token refused", SOON, || {
+            let (state, reason) = chain.daemon.token_state("ksk-a")?;
+            ensure!(state != "usable" && reason.contains("mark"), "{state}: {reason}");
+            Ok(())
+        })
+    });
+}
