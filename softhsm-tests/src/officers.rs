@@ -1,5 +1,8 @@
 //! The officers of a story: people with real SSH keys, each with a command line and a memory (its
 //! pins) of their own, who found the appliance and carry motions.
+//!
+//! They are all the harness's user: `ssh-keygen` serves nobody whom /etc/passwd does not know, and the
+//! keeper does not ask who brings a text.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -76,7 +79,7 @@ pub struct Officers {
 impl Officers {
     /// Makes everyone's keys with `ssh-keygen`.
     pub fn new(scratch: &Scratch, ledger_socket: &Path) -> Result<Self> {
-        let dir = scratch.dir("officers", User::Daemon, 0o755)?;
+        let dir = scratch.dir("officers", User::Harness, 0o755)?;
         let mut officers = Self {
             people: BTreeMap::new(),
             ledger_socket: ledger_socket.to_owned(),
@@ -94,7 +97,7 @@ impl Officers {
         let key = self.new_key(name, kind)?;
         let pins = self.dir.join(format!("{name}.pins"));
         std::fs::create_dir_all(&pins)?;
-        give(&pins, User::Daemon, 0o700)?;
+        give(&pins, User::Harness, 0o700)?;
         let (name, role) = (name.to_owned(), role.to_owned());
         self.people.insert(name.clone(), Person { name: name.clone(), role, key, pins });
         self.person(&name)
@@ -110,8 +113,8 @@ impl Officers {
                 .arg("-t")
                 .args(kind),
         )?;
-        give(&key, User::Daemon, 0o600)?;
-        give(&key.with_extension("pub"), User::Daemon, 0o644)?;
+        give(&key, User::Harness, 0o600)?;
+        give(&key.with_extension("pub"), User::Harness, 0o644)?;
         Ok(key)
     }
 
@@ -128,7 +131,7 @@ impl Officers {
     /// `countersign` as `who` runs it, with the arguments still to come.
     pub fn command(&self, who: &str) -> Result<Command> {
         let person = self.person(who)?;
-        let mut command = command(User::Daemon, &binaries()?.cli)?;
+        let mut command = command(User::Harness, &binaries()?.cli)?;
         command
             .env("COUNTERSIGN_LEDGER_SOCKET", &self.ledger_socket)
             .env("COUNTERSIGN_PINS", &person.pins)
@@ -241,7 +244,7 @@ impl Officers {
             .chain(recovery)
             .collect();
         let from = self.dir.join("founding.toml");
-        write(&from, &text, User::Daemon, 0o644)?;
+        write(&from, &text, User::Harness, 0o644)?;
         let (from, file) = (from.display().to_string(), self.founding_file().display().to_string());
         let drafted = self.json("op", &["found", "draft", "--from", &from, "--out", &file])?;
         let everyone: Vec<&str> = self.people.keys().map(String::as_str).collect();
@@ -274,7 +277,7 @@ impl Officers {
 
     /// What the product says of a bundle, on a machine that has seen nothing yet and reaches no keeper.
     pub fn audit_verify(&self, bundle: &Path) -> Result<CliOutput> {
-        let mut command = command(User::Daemon, &binaries()?.cli)?;
+        let mut command = command(User::Harness, &binaries()?.cli)?;
         let founding = self.founding.as_deref().context("not founded")?;
         command.args(["audit", "verify", "--founding", founding]).arg(bundle);
         command.env("HOME", "/nonexistent");
