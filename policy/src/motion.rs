@@ -20,6 +20,9 @@ use crate::rule::{RecoveryRule, Rules};
 use crate::signing::SigningPolicy;
 use crate::tree::TreeHead;
 
+#[cfg(test)]
+mod tests;
+
 /// Zones in one motion: a text of this many lines can still be read by those who sign it.
 pub const ZONES_MAX: usize = 100;
 
@@ -352,22 +355,5 @@ impl Motion {
             Self::Thaw { .. } => MotionKind::Thaw,
             Self::NewOrigin { .. } => MotionKind::NewOrigin,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_has_a_row_for_each_kind_at_its_place() {
-        for (at, row) in TABLE.iter().enumerate() {
-            assert_eq!(row.kind as usize, at);
-            assert_eq!(row.kind.as_str().parse(), Ok(row.kind));
-            assert!(!row.approves.contains(&Role::Operator), "{}", row.kind);
-            assert!(!row.approves.contains(&Role::Auditor), "{}", row.kind);
-            assert!(!row.proposes.contains(&Role::Auditor), "{}", row.kind);
-        }
-        assert_eq!(MotionKind::NewOrigin as usize + 1, TABLE.len());
     }
 }

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ssh::SshKey;
 
+#[cfg(test)]
+mod tests;
+
 /// Persons on one roster: a large operator's, several times over; each signature is looked up in it.
 pub const OFFICERS_MAX: usize = 64;
 /// Keys of one person: a token in daily use, its spare, and both again while they are replaced.

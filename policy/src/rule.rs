@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::motion::MotionKind;
 use crate::officer::{PersonName, Role, Roster};
 
+#[cfg(test)]
+mod tests;
+
 /// The floor: below it one person decides.
 pub const APPROVALS_MIN: usize = 2;
 /// A recovery waits at least a day, so that somebody notices, and at most a month.

@@ -191,11 +191,8 @@ impl<'t> Reader<'t> {
         Ok(fields)
     }
 
-    /// Ends the reading: nothing is left, and what was read, rendered, is the text.
+    /// Ends the reading: what was read, rendered, is the text. (So nothing is left either.)
     pub(crate) fn finish(self, rendered: &str) -> Result<(), TextError> {
-        if !self.rest.is_empty() {
-            return Err(self.unexpected("the end of the text"));
-        }
         if self.text == rendered {
             return Ok(());
         }

@@ -202,6 +202,7 @@ fn fields_are_there_once_and_in_order() {
     check(ChangeOfficers, "version: 2", "version: +2", "no zero in front");
     check(ChangeOfficers, "enrol: eve key-officer", "enrol: eve root", "is no role");
     check(ChangeOfficers, "enrol: eve ", "enrol: eve  ", "expected a person's name and a role");
+    check(ChangeOfficers, "retire: bob\n", "retire: bob\nretire: bob\n", "expected `enrol: eve");
     check(ChangeOfficers, "key: eve ", "key: bob ", "expected `key: eve …`");
     check(ChangeOfficers, "key: eve ssh-ed25519 AAAA", "key: eve ssh-ed25519 AAAB", "refused");
     check(ChangeOfficers, "verify-required", "verify-required verify-required", "refused");

@@ -108,9 +108,8 @@ pub(crate) fn read_officers(
         if officers.len() == OFFICERS_MAX {
             return Err(field.unexpected(format!("at most {OFFICERS_MAX} persons")));
         }
-        if officers.insert(name, Officer { role, keys }).is_some() {
-            return Err(field.unexpected("each person once"));
-        }
+        // A person who is there already makes a text of fewer lines than this one: it is refused.
+        officers.insert(name, Officer { role, keys });
     }
     Ok(officers)
 }
@@ -158,7 +157,7 @@ pub(crate) fn read_rules(
 }
 
 /// The reverse of [`Rule`]'s `Display`.
-fn read_rule(field: Field<'_>) -> Result<Rule, TextError> {
+pub(crate) fn read_rule(field: Field<'_>) -> Result<Rule, TextError> {
     let expected = "persons and roles, as `2 key-officer` or `1 key-officer + 1 policy-officer`";
     let groups = field.value.split(" + ").map(|value| {
         let group = Field { value, ..field };
