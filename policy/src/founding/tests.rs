@@ -51,8 +51,9 @@ fn foreign_keys_are_sorted_and_told_once() {
 fn every_single_edit_is_refused_or_says_something_else() {
     // Officers and rules are edited in the motions that change them.
     let (founding, lines) = (arbitrary::founding(), ("", "enrol: "));
-    let (refused, others) = edits::check(&founding, Founding::to_text, Founding::parse, lines);
-    assert!(refused > 9 * others, "{refused} refused, {others} others");
+    let (refused, others) =
+        edits::check(&founding, Founding::to_text, Founding::parse, lines, edits::FEW);
+    assert!(refused > others, "{refused} refused, {others} others");
 }
 
 #[test]

@@ -6,10 +6,13 @@ use std::fmt::Debug;
 use super::TextError;
 
 /// What each octet is replaced by, and what is put in at each place.
-const OCTETS: &[char] = &[
+pub(crate) const MANY: &[char] = &[
     '\0', '\t', '\n', '\r', ' ', '%', '+', '-', '.', '0', '1', '9', ':', 'A', 'F', 'Z', '\\', '_',
     'a', 'f', 'z', '|', '~', '\u{7f}', '\u{a0}', '\u{430}', '\u{200b}', '\u{202e}',
 ];
+
+/// Fewer of them, for long texts.
+pub(crate) const FEW: &[char] = &['\n', ' ', '%', '.', '0', 'A', 'a', '\u{430}'];
 
 /// Makes every text that is one edit away, edited in the lines from `from` on up to `to` (to be
 /// found in the text; "" is all of it), and gives how many of them were refused and how many were
@@ -19,6 +22,7 @@ pub(crate) fn check<T: PartialEq + Debug>(
     to_text: impl Fn(&T) -> String,
     parse: impl Fn(&str) -> Result<T, TextError>,
     (from, to): (&str, &str),
+    octets: &[char],
 ) -> (usize, usize) {
     let text = to_text(value);
     let first = text.find(from).expect("from");
@@ -45,7 +49,7 @@ pub(crate) fn check<T: PartialEq + Debug>(
         let (before, after) = text.split_at(at);
         check(before.to_owned());
         check(after.to_owned());
-        for octet in OCTETS {
+        for octet in octets {
             check(format!("{before}{octet}{after}"));
             if let Some(rest) = after.get(1..) {
                 check(format!("{before}{octet}{rest}"));
