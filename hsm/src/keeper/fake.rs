@@ -9,7 +9,7 @@ use countersign_policy::checkpoint::AuditKey;
 use countersign_policy::founding::{Founding, TokenIdentity};
 use countersign_policy::ledger::{Operation, generation_label};
 use countersign_policy::motion::Motion;
-use countersign_policy::statement::{Statement, Verb};
+use countersign_policy::statement::{Statement, Verb, Verdict, Withdrawal};
 use countersign_policy::testing::Person;
 use countersign_policy::{Algorithm, KeyId, KeyRole, PublicKey, ZoneName};
 
@@ -17,12 +17,12 @@ use super::door::Hsm;
 use super::motions::{Executor, Unfinished};
 use super::seal::Seals;
 use crate::council::{self, Council};
-use crate::ledger::{Authorised, Ledger, Spent, WriteError};
+use crate::ledger::{Authorised, Ledger, Signed, Spent, WriteError};
 use crate::pkcs11::{
     DataObject, ExpectedKey, FoundObject, FoundPair, HsmError, KeyStatus, PrivateAttributes,
     TokenInventory,
 };
-use crate::protocol::{TokenHealth, TokenState};
+use crate::protocol::{Submission, TokenHealth, TokenState};
 
 pub(crate) const NOW: u64 = 1_800_000_000;
 
@@ -389,7 +389,7 @@ impl Scene {
         let statement = self
             .ledger
             .read(|state| council::statement(state, oscar, motion, now_s(), council::nonce()));
-        let line = council::line_of(council::propose(&statement, oscar));
+        let line = line_of(council::propose(&statement, oscar));
         self.ledger.submit(line, now_s()).expect("proposed");
         statement
     }
@@ -401,7 +401,7 @@ impl Scene {
         by: &Person,
     ) -> Result<u64, WriteError> {
         let paper = self.ledger.read(|state| council::vote(state, statement, verb, by));
-        self.ledger.submit(council::line_of(paper), now_s())
+        self.ledger.submit(line_of(paper), now_s())
     }
 
     /// Proposed by oscar, approved by kim and kate.
@@ -462,4 +462,22 @@ impl Scene {
 pub(crate) fn founding(council: &Council, hsm: &Fake) -> Founding {
     let audit = AuditKey::new(hsm.audit_public()).expect("an audit key");
     council.founding(tokens(), Vec::new(), ("ksk-a".to_owned(), audit), NOW)
+}
+
+/// The line that a text would be, as the keeper makes it.
+pub(crate) fn line_of(submission: Submission) -> Signed {
+    match submission {
+        Submission::Propose { text, signature } => Signed::Proposed { statement: text, signature },
+        Submission::Verdict { text, signature } => {
+            let Verdict { verb, officer, checkpoint, statement } =
+                Verdict::parse(&text).expect("a verdict");
+            let statement = statement.hash();
+            Signed::Verdict { statement, verb, officer, checkpoint, signature }
+        }
+        Submission::Withdraw { text, signature } => {
+            let statement = Withdrawal::parse(&text).expect("a withdrawal").statement;
+            Signed::Withdrawn { statement, signature }
+        }
+        Submission::Freeze { text, signature } => Signed::Frozen { text, signature },
+    }
 }

@@ -272,7 +272,7 @@ fn may_speak(stream: &UnixStream, allowed: Allowed) -> Option<u32> {
         }
         Allowed::User(_) => Some(uid),
         Allowed::ByFile => {
-            tracing::info!(%pid, uid, gid, "a connection of the group");
+            tracing::debug!(%pid, uid, gid, "a connection of the group");
             Some(uid)
         }
     }

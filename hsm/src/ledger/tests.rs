@@ -11,7 +11,7 @@ use countersign_policy::{Algorithm, KeyRole, PublicKey, ZoneName};
 
 use super::*;
 use crate::council::{self, Council};
-use crate::keeper::fake::{self, Fake, NOW};
+use crate::keeper::fake::{self, Fake, NOW, line_of};
 
 const NONCE: &str = "000102030405060708090a0b0c0d0e0f";
 
@@ -55,12 +55,12 @@ fn bound(dir: &Path) -> (Ledger, u64) {
 fn carry(ledger: &Ledger, council: &Council, motion: Motion) -> u64 {
     let statement = ledger
         .read(|state| council::statement(state, &council.oscar, motion, NOW, council::nonce()));
-    let proposal = council::line_of(council::propose(&statement, &council.oscar));
+    let proposal = line_of(council::propose(&statement, &council.oscar));
     ledger.submit(proposal, NOW).expect("proposed");
     for officer in [&council.kim, &council.kate] {
         let approval =
             ledger.read(|state| council::vote(state, &statement, Verb::Approve, officer));
-        ledger.submit(council::line_of(approval), NOW).expect("approved");
+        ledger.submit(line_of(approval), NOW).expect("approved");
     }
     let quorum = ledger.read(|state| state.quorum(&statement.hash(), NOW)).expect("a quorum");
     ledger.begin(quorum, Vec::new(), NOW).expect("begun")
@@ -212,12 +212,12 @@ fn of_executions_of_one_approval_at_once_one_wins() {
         let motion = council::set_policy("default", version, council::policy());
         let statement = ledger
             .read(|state| council::statement(state, &council.oscar, motion, now, council::nonce()));
-        let proposal = council::line_of(council::propose(&statement, &council.oscar));
+        let proposal = line_of(council::propose(&statement, &council.oscar));
         ledger.submit(proposal, now).expect("proposed");
         for officer in [&council.kim, &council.ken] {
             let approval =
                 ledger.read(|state| council::vote(state, &statement, Verb::Approve, officer));
-            ledger.submit(council::line_of(approval), now).expect("approved");
+            ledger.submit(line_of(approval), now).expect("approved");
         }
         let gate = std::sync::Barrier::new(THREADS);
         let won = std::sync::atomic::AtomicUsize::new(0);

@@ -12,6 +12,7 @@ use countersign_policy::ledger::{Entry, LedgerState, Line};
 use countersign_policy::motion::Motion;
 use countersign_policy::state::Status;
 use countersign_policy::statement::{Statement, Verb};
+use countersign_policy::tree::Hash;
 use countersign_policy::{KeyRole, ZoneName};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -111,6 +112,36 @@ impl Site {
         let audit = survey.audit.clone().expect("an audit key");
         let time = u64::from(now());
         self.council.founding(tokens.collect(), foreign.collect(), audit, time)
+    }
+
+    /// The serial number of the KSK token (0) or the ZSK token (1).
+    pub fn serial(&self, which: usize) -> &str {
+        &self.serials[which]
+    }
+
+    /// The founding's hash.
+    pub fn hash(&self) -> Hash {
+        let Entry::Founded { text, .. } = &self.ledger()[0].entry else { panic!("not founded") };
+        hash_of(text)
+    }
+
+    /// A file with that content; its path.
+    pub fn file(&self, name: &str, content: &str) -> String {
+        self.write(name, content);
+        self.path(name).display().to_string()
+    }
+
+    /// Has another tool write or delete the token's founding mark.
+    pub fn data_object(&self, token_label: &str, action: &[&str]) {
+        let done = Command::new("pkcs11-tool")
+            .args(["--module", MODULE, "--token-label", token_label, "--login", "--pin", PIN])
+            .args(["--type", "data", "--private", "--label", "countersign-founding"])
+            .args(["--application-label", "countersign"])
+            .args(action)
+            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
+            .output()
+            .expect("pkcs11-tool is missing: apt-get install opensc");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
     /// Root pins the founding of that text.

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_hsm::ledger::Signed;
 use countersign_hsm::protocol::Submission;
 use countersign_policy::checkpoint::AuditKey;
 use countersign_policy::founding::{ForeignKey, Founding, TokenIdentity};
@@ -145,24 +144,6 @@ pub fn freeze(state: &LedgerState, scope: Scope, by: &Person, now: u64) -> Submi
     };
     let text = freeze.to_text();
     Submission::Freeze { signature: by.sign(Namespace::Freeze, &text), text }
-}
-
-/// The line that a text would be, as the keeper makes it.
-pub fn line_of(submission: Submission) -> Signed {
-    match submission {
-        Submission::Propose { text, signature } => Signed::Proposed { statement: text, signature },
-        Submission::Verdict { text, signature } => {
-            let Verdict { verb, officer, checkpoint, statement } =
-                Verdict::parse(&text).expect("a verdict");
-            let statement = statement.hash();
-            Signed::Verdict { statement, verb, officer, checkpoint, signature }
-        }
-        Submission::Withdraw { text, signature } => {
-            let statement = Withdrawal::parse(&text).expect("a withdrawal").statement;
-            Signed::Withdrawn { statement, signature }
-        }
-        Submission::Freeze { text, signature } => Signed::Frozen { text, signature },
-    }
 }
 
 /// A KSK and a ZSK, P-256.

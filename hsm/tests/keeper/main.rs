@@ -5,5 +5,6 @@
 mod bed;
 mod council;
 mod life;
+mod quorum;
 mod signing;
 mod stolen_daemon;

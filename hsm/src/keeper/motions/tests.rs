@@ -7,7 +7,7 @@ use countersign_policy::{Algorithm, PublicKey};
 
 use super::*;
 use crate::council;
-use crate::keeper::fake::{NOW, Scene, now_s, set_clock, zone};
+use crate::keeper::fake::{NOW, Scene, line_of, now_s, set_clock, zone};
 
 fn status(scene: &Scene, statement: &countersign_policy::statement::Statement) -> Status {
     scene.ledger.read(|state| state.status(&statement.hash())).expect("proposed")
@@ -47,7 +47,7 @@ fn what_was_denied_withdrawn_or_is_late_never_begins() {
     scene.vote(&denied, Verb::Deny, &council.kate).expect("denied");
     let withdrawn = scene.propose(motion());
     let paper = council::withdraw(&withdrawn, &council.oscar);
-    scene.ledger.submit(council::line_of(paper), NOW).expect("withdrawn");
+    scene.ledger.submit(line_of(paper), NOW).expect("withdrawn");
     let late = scene.approved(motion());
     set_clock(late.not_after + 1);
     scene.round();
@@ -63,7 +63,7 @@ fn a_frozen_zone_keeps_its_zsk_and_gets_no_ksk() {
     let statement = scene.approved(council::generate(&zone(), KeyRole::Ksk, true));
     let ada = &scene.council.ada;
     let paper = scene.ledger.read(|state| council::freeze(state, Scope::All, ada, NOW));
-    scene.ledger.submit(council::line_of(paper), NOW).expect("frozen by an auditor");
+    scene.ledger.submit(line_of(paper), NOW).expect("frozen by an auditor");
     scene.round();
     assert_eq!(status(&scene, &statement), Status::Open);
     assert_eq!(scene.active().keys().collect::<Vec<_>>(), [&KeyRole::Zsk]);
@@ -206,7 +206,7 @@ fn a_crash_at_any_step_does_nothing_twice_and_loses_nothing() {
 fn carried(scene: &Scene, statement: &countersign_policy::statement::Statement) -> bool {
     let hash = statement.hash();
     let council = &scene.council;
-    let submit = |paper| scene.ledger.submit(council::line_of(paper), NOW).is_ok();
+    let submit = |paper| scene.ledger.submit(line_of(paper), NOW).is_ok();
     if scene.ledger.read(|state| state.status(&hash)).is_none()
         && !submit(council::propose(statement, &council.oscar))
     {
@@ -285,7 +285,7 @@ fn while_the_ledger_is_behind_nothing_begins_but_a_new_origin() {
             .ledger
             .read(|state| council::statement(state, rita, motion, NOW, council::nonce()));
         let paper = council::propose(&statement, rita);
-        scene.ledger.submit(council::line_of(paper), NOW).expect("proposed");
+        scene.ledger.submit(line_of(paper), NOW).expect("proposed");
         for officer in &scene.council.recovery[1..4] {
             scene.vote(&statement, Verb::Approve, officer).expect("approved");
         }
