@@ -74,6 +74,29 @@ fn what_differs_is_named() {
 }
 
 #[test]
+fn elements_are_bounded() {
+    let with = |tokens: usize, foreign: usize| {
+        let mut founding = arbitrary::founding();
+        let token = arbitrary::token("ksk");
+        founding.tokens = (0..tokens).map(|at| (format!("t{at:02}"), token.clone())).collect();
+        let key = |at| ForeignKey { id: format!("{at:06}"), ..founding.foreign[0].clone() };
+        founding.foreign = (0..foreign).map(key).collect();
+        Founding::parse(&founding.to_text()).map_err(|error| error.to_string())
+    };
+    assert!(with(TOKENS_MAX, FOREIGN_MAX).is_ok());
+    let error = with(TOKENS_MAX + 1, 0).expect_err("tokens");
+    assert!(
+        error.contains("found `t64 group ksk") && error.contains("at most 64 lines"),
+        "{error}"
+    );
+    let error = with(1, FOREIGN_MAX + 1).expect_err("foreign");
+    assert!(error.contains("expected at most 10000 foreign keys"), "{error}");
+    let large = arbitrary::founding().to_text() + &"a\n".repeat(TEXT_BYTES_MAX / 2);
+    let expect = TextError::TooLong { found: large.len(), max: TEXT_BYTES_MAX };
+    assert_eq!(Founding::parse(&large), Err(expect));
+}
+
+#[test]
 fn a_founding_is_whole() {
     assert_eq!(arbitrary::founding().check(), Ok(()));
     check(|f| f.name = "a b".to_owned(), "is no name");

@@ -327,6 +327,36 @@ fn texts_are_bounded() {
     assert_eq!(Freeze::parse(&full.to_text()), Ok(full));
 }
 
+#[test]
+fn elements_are_bounded() {
+    let parse = |motion| Statement::parse(&arbitrary::statement(motion).to_text());
+    let refused = |motion, expect: &str| {
+        let error = parse(motion).expect_err(expect).to_string();
+        assert!(error.contains(expect), "expected {expect:?}: {error}");
+    };
+    let names = |count: u8| (0..count).map(|at| arbitrary::person(&format!("p{at:02}")));
+    let officer = |keys: &[u8]| arbitrary::officer(Role::Auditor, keys);
+    let retire = |count| {
+        let retire = names(count).collect();
+        Motion::ChangeOfficers { version: 2, retire, enrol: [].into() }
+    };
+    let enrol = |count, keys: &[u8]| {
+        let enrol = names(count).map(|name| (name, officer(keys))).collect();
+        Motion::ChangeOfficers { version: 2, retire: [].into(), enrol }
+    };
+    assert!(parse(retire(64)).is_ok());
+    refused(retire(65), "found `p64`; expected at most 64 persons");
+    assert!(parse(enrol(64, &[1, 2, 3, 4])).is_ok());
+    refused(enrol(65, &[1]), "found `p64 auditor`; expected at most 64 persons");
+    refused(enrol(1, &[1, 2, 3, 4, 5]), "expected at most 4 lines `key`");
+    let keys = |count: u8| {
+        let keys = (0..count).map(|at| crate::KeyId([at; 32])).collect();
+        Motion::SignDnskeySet { zone: "example.".parse().expect("name"), keys }
+    };
+    assert!(parse(keys(32)).is_ok());
+    refused(keys(33), "expected at most 32 lines `key`");
+}
+
 /// A name of 255 octets, nearly all of which need an escape.
 fn longest_zone(at: usize) -> String {
     let label = "\\000".repeat(62);
