@@ -38,7 +38,7 @@ pub(super) struct DeskArgs {
     #[arg(long, global = true, value_name = "DIR", env = "COUNTERSIGN_PINS")]
     pub(super) pins: Option<PathBuf>,
     /// Who signs; by default whoever's key it is.
-    #[arg(long = "as", global = true, value_name = "PERSON", env = "COUNTERSIGN_AS")]
+    #[arg(id = "as", long = "as", global = true, value_name = "PERSON", env = "COUNTERSIGN_AS")]
     pub(super) person: Option<PersonName>,
     /// The key that signs: a private key, or a .pub whose private half an ssh-agent holds.
     #[arg(long, global = true, value_name = "FILE", env = "COUNTERSIGN_IDENTITY")]

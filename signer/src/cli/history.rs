@@ -167,11 +167,11 @@ impl Record {
 
     /// How it stands.
     pub(super) fn standing(&self, state: &LedgerState, hash: &StatementHash) -> String {
-        let status = state.status(hash).map_or_else(|| "unknown".to_owned(), |s| s.to_string());
-        match (&self.began, &self.lapsed) {
-            (_, Some(why)) => format!("lapsed: {}", super::say::plain(why)),
-            (Some(began), None) => format!("begun at line {}", began.line),
-            (None, None) => status,
+        match (state.status(hash), &self.lapsed) {
+            (Some(Status::Lapsed), Some(why)) => format!("given up: {}", super::say::plain(why)),
+            (Some(Status::Begun { line, done: true }), _) => format!("done, begun at line {line}"),
+            (Some(status), _) => status.to_string(),
+            (None, _) => "unknown".to_owned(),
         }
     }
 }

@@ -62,13 +62,13 @@ const CONFIG: &str = "/etc/countersign/daemon.toml";
 #[derive(Debug, Parser)]
 #[command(name = "countersign", version, after_help = EXIT_CODES)]
 pub struct Cli {
+    /// Print JSON instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
     desk: DeskArgs,
-    /// Print JSON instead of tables.
-    #[arg(long, global = true)]
-    json: bool,
     #[command(subcommand)]
     noun: Noun,
 }
@@ -210,20 +210,30 @@ enum ConfigVerb {
 
 /// Runs what the arguments say; results go to `out`, errors to `err`.
 pub async fn run(cli: Cli, out: &mut (dyn Write + Send), err: &mut (dyn Write + Send)) -> ExitCode {
-    match dispatch(cli, out).await {
-        Ok(end) => end.into(),
-        Err(Stop::Pipe) => End::Fine.into(),
+    run_at(now_s(), cli, out, err).await.into()
+}
+
+/// The same at a given time.
+async fn run_at(
+    now_s: u64,
+    cli: Cli,
+    out: &mut (dyn Write + Send),
+    err: &mut (dyn Write + Send),
+) -> End {
+    match dispatch(now_s, cli, out).await {
+        Ok(end) => end,
+        Err(Stop::Pipe) => End::Fine,
         Err(Stop::Said { end, text }) => {
             // Nobody is left to tell if this fails too.
             let _ = writeln!(err, "countersign: {text}");
-            end.into()
+            end
         }
     }
 }
 
-async fn dispatch(cli: Cli, out: &mut (dyn Write + Send)) -> Result<End, Stop> {
+async fn dispatch(now_s: u64, cli: Cli, out: &mut (dyn Write + Send)) -> Result<End, Stop> {
     let Cli { reach, desk, json, noun } = cli;
-    let desk = |out| Desk { args: desk, json, now_s: now_s(), out };
+    let desk = |out| Desk { args: desk, json, now_s, out };
     match noun {
         Noun::Config(ConfigVerb::Check { file }) => config_check(&file, json, out),
         Noun::Survey => survey::run(desk(out)),
@@ -350,25 +360,4 @@ fn config_check(
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_arguments_are_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn exit_codes_are_in_the_help() {
-        let help = Cli::command().render_help().to_string();
-        assert!(help.contains("3  the daemon") && help.contains("4  done"), "{help}");
-    }
-
-    #[test]
-    fn https_needs_a_certificate() {
-        let parsed = Cli::try_parse_from(["countersign", "--url", "https://a:1", "zone", "list"]);
-        assert!(parsed.expect_err("no certificate").to_string().contains("--cert"));
-    }
-}
+mod tests;

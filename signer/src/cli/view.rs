@@ -142,10 +142,6 @@ impl Folded {
         })
     }
 
-    fn goes_no_further_than(&self, pin: &Pin) -> bool {
-        self.head().size <= pin.head.size && self.state.tree().contains(&pin.head)
-    }
-
     /// Whether a quorum declared lost what was pinned: a new origin began since, of a ledger that
     /// was at least as long.
     fn lost(&self, pin: &Pin) -> bool {
@@ -156,7 +152,7 @@ impl Folded {
     }
 
     /// What there is to pin.
-    fn to_pin(&self) -> Option<Pin> {
+    pub(super) fn to_pin(&self) -> Option<Pin> {
         let head = self.head();
         Some(Pin {
             appliance: self.name().to_owned(),
@@ -195,7 +191,7 @@ impl View {
         before: impl FnMut(&LedgerState, &Line),
     ) -> Result<Self, Stop> {
         let mut keeper = connect(socket)?;
-        let (lines, shown) = keeper.head().map_err(keeper_stop)?;
+        let (_, shown) = keeper.head().map_err(keeper_stop)?;
         let Some(shown) = shown else {
             return Err(Stop::failed(
                 "the keeper has no founding yet. hint: `countersign survey` shows its tokens, \
@@ -203,6 +199,9 @@ impl View {
             ));
         };
         let founding = expected.founding(&shown)?;
+        // Before the lines are counted: what another run pins meanwhile is newer than they are.
+        let pinned = expected.pins.read(&founding)?;
+        let (lines, _) = keeper.head().map_err(keeper_stop)?;
         let source = Lines::new(&mut keeper, 0, lines);
         let ledger = fold(source, Some(founding), before).map_err(|error| match error {
             FoldError::Source(error) => keeper_stop(error),
@@ -214,7 +213,7 @@ impl View {
                 Stop::unsound("the keeper says it is founded, and its ledger is empty")
             }
         })?;
-        let borne = expected.pin(&ledger)?;
+        let borne = expected.pin(&ledger, pinned.as_ref())?;
         Ok(Self { ledger, keeper, borne })
     }
 
@@ -252,22 +251,36 @@ impl Expected<'_> {
         )))
     }
 
-    /// Compares the ledger with the pin, and pins its head; what is wrong with it if that is to be
-    /// borne.
-    fn pin(&self, ledger: &Folded) -> Result<Option<String>, Stop> {
+    /// Compares the ledger with what was pinned before it was read, and pins its head; what is wrong with
+    /// it if that is to be borne.
+    pub(super) fn pin(
+        &self,
+        ledger: &Folded,
+        pinned: Option<&Pin>,
+    ) -> Result<Option<String>, Stop> {
+        if let Some(pin) = pinned
+            && let Err(problem) = ledger.follows(pin)
+        {
+            return if self.behind {
+                Ok(Some(problem))
+            } else {
+                Err(self.refusal(ledger, pin, &problem))
+            };
+        }
         let lock = self.pins.lock()?;
-        if let Some(pin) = self.pins.read(&ledger.appliance)? {
-            match ledger.follows(&pin) {
-                Err(problem) if self.behind => return Ok(Some(problem)),
-                Err(problem) => return Err(self.refusal(ledger, &pin, &problem)),
-                // A run that began earlier and took longer must not put an older head in its place.
-                Ok(()) if ledger.goes_no_further_than(&pin) => return Ok(None),
-                Ok(()) => {}
+        let newest = self.pins.read(&ledger.appliance)?;
+        if let Some(pin) = newest.filter(|pin| Some(pin) != pinned) {
+            // Another run pinned it since. If it saw more, its pin stays; if less, it is a prefix too.
+            if pin.head.size >= ledger.head().size {
+                return Ok(None);
             }
+            ledger.follows(&pin).map_err(|problem| self.refusal(ledger, &pin, &problem))?;
         }
         let pin = ledger.to_pin();
         let pin = pin.ok_or_else(|| Stop::unsound("the ledger names no audit key"))?;
-        self.pins.write(&ledger.appliance, &pin, &lock)?;
+        if pinned != Some(&pin) {
+            self.pins.write(&ledger.appliance, &pin, &lock)?;
+        }
         Ok(None)
     }
 

@@ -1,6 +1,7 @@
 //! The page that an auditor gets: what the appliance is, who has a say by which rules, what was moved
 //! and by whom, and what came of it.
 
+use std::collections::BTreeMap;
 use std::io::{Result, Write};
 
 use countersign_policy::key_state::Stage;
@@ -148,12 +149,16 @@ pub(super) fn print(page: &Page, out: &mut (dyn Write + Send)) -> Result<()> {
         rows.add_row([person.to_string(), role.to_string(), keys.to_string()]);
     }
     writeln!(out, "{rows}\n\nrules, version {}", page.rules_version)?;
-    let mut rows = table(&["motion", "takes"]);
+    let mut rows = table(&["takes", "motions"]);
+    let mut alike: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (kind, rule) in &page.rules {
-        rows.add_row([kind.to_string(), rule.clone()]);
+        alike.entry(rule).or_default().push(kind.as_str());
+    }
+    for (rule, kinds) in alike {
+        rows.add_row([rule, &kinds.join(", ")]);
     }
     if let Some(rule) = &page.recovery {
-        rows.add_row(["recovery", rule]);
+        rows.add_row([rule, "recovery"]);
     }
     writeln!(out, "{rows}\n\nmotions")?;
     motions(&page.motions, out)?;
