@@ -10,7 +10,9 @@ use super::schedule::FailureKind;
 pub enum AlarmKind {
     /// The version that is up has signatures past their expiration.
     SignaturesExpired,
-    /// It will soon.
+    /// It has some that are not valid yet.
+    SignaturesEarly,
+    /// It will soon be past the expiration of some.
     SignaturesExpiring,
     /// A version from disk is damaged or does not verify.
     VersionDistrusted,
@@ -18,12 +20,20 @@ pub enum AlarmKind {
     VerificationFailed,
     /// Nothing has ever been published.
     NoVersion,
+    /// There is no active key of a role that the zone needs.
+    WaitsForKey,
     /// Keeper or HSM do not sign.
     SigningFailed,
+    /// The DS of a zone bound here is not what was approved.
+    DsNotApproved,
     /// A new version can't be stored.
     StoreFailed,
     /// What the primary sent is refused.
     DataRefused,
+    /// The approval of the DNSKEY RRset ends, and its signatures with it.
+    ApprovalEnding,
+    /// The zone says less to its parent than it may.
+    CdsWithheld,
     /// Signatures are due, and something else must come first.
     RefreshWaits,
     /// The primary has been away past SOA expire.
@@ -34,15 +44,20 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// Every kind, for metrics.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::SignaturesExpired,
+        Self::SignaturesEarly,
         Self::SignaturesExpiring,
         Self::VersionDistrusted,
         Self::VerificationFailed,
         Self::NoVersion,
+        Self::WaitsForKey,
         Self::SigningFailed,
+        Self::DsNotApproved,
         Self::StoreFailed,
         Self::DataRefused,
+        Self::ApprovalEnding,
+        Self::CdsWithheld,
         Self::RefreshWaits,
         Self::PrimaryExpired,
         Self::PrimaryUnreachable,
@@ -54,6 +69,9 @@ impl AlarmKind {
             FailureKind::Transfer => Self::PrimaryUnreachable,
             FailureKind::Admission => Self::DataRefused,
             FailureKind::Keeper => Self::SigningFailed,
+            FailureKind::NoKey => Self::WaitsForKey,
+            FailureKind::DsNotApproved => Self::DsNotApproved,
+            FailureKind::Cds => Self::CdsWithheld,
             FailureKind::Verification => Self::VerificationFailed,
             FailureKind::Store => Self::StoreFailed,
             FailureKind::WaitsForPrimary => Self::RefreshWaits,
@@ -68,7 +86,12 @@ impl AlarmKind {
             Self::VersionDistrusted => "version-distrusted",
             Self::VerificationFailed => "verification-failed",
             Self::NoVersion => "no-version",
+            Self::SignaturesEarly => "signatures-early",
+            Self::WaitsForKey => "waits-for-key",
             Self::SigningFailed => "signing-failed",
+            Self::DsNotApproved => "ds-not-approved",
+            Self::ApprovalEnding => "approval-ending",
+            Self::CdsWithheld => "cds-withheld",
             Self::StoreFailed => "store-failed",
             Self::DataRefused => "data-refused",
             Self::RefreshWaits => "refresh-waits",
@@ -96,6 +119,21 @@ impl AlarmKind {
             Self::StoreFailed => "see to the disk under state_dir; it is tried again by itself",
             Self::DataRefused => {
                 "correct the zone at the primary and raise its serial; the reason names the record"
+            }
+            Self::SignaturesEarly => {
+                "the clock was ahead when they were made: see to it. The zone is signed anew by itself"
+            }
+            Self::WaitsForKey => {
+                "officers propose and approve `generate-key`, then `activate-key`; the zone is signed by itself once its key is active"
+            }
+            Self::DsNotApproved => {
+                "officers approve `export-ds` for the zone below, or its DS is corrected at the primary; it is tried again by itself"
+            }
+            Self::ApprovalEnding => {
+                "officers approve the next DNSKEY set (`countersign propose sign-dnskey-set`) before this one ends: the zone is bogus without"
+            }
+            Self::CdsWithheld => {
+                "see the keeper's notices in `countersign daemon status`; it is tried again by itself. The zone itself is not affected"
             }
             Self::RefreshWaits => {
                 "raise the serial at the primary, or thaw the zone if it is frozen"

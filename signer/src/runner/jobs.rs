@@ -10,8 +10,9 @@ use countersign_zone::admitted::Notes;
 use countersign_zone::receive::ReceivedZone;
 use countersign_zone::verify::VerifiedZone;
 
-use super::pipeline::{self, Serials, Signing};
+use super::pipeline::{self, Serials, Stop};
 use super::schedule::{Failure, FailureKind};
+use super::signing::{Saying, Signing, withheld};
 use super::{Context, ZoneSettings, fetch};
 use crate::clock::now_s;
 
@@ -20,22 +21,45 @@ use crate::clock::now_s;
 pub(super) enum Held {
     /// As it came.
     Received(ReceivedZone),
-    /// Admitted under the signing parameters with this digest.
-    Admitted(Arc<AdmittedZone>, [u8; 32]),
+    /// Admitted under this bound on TTLs.
+    Admitted(Arc<AdmittedZone>, u32),
 }
 
 /// How a piece of work ended.
 pub(super) enum Outcome {
-    Checked { received: Option<ReceivedZone>, signing: Option<Signing> },
-    CheckFailed { failure: Failure, signing: Option<Signing> },
+    Checked {
+        received: Option<ReceivedZone>,
+        signing: Option<Signing>,
+    },
+    CheckFailed {
+        failure: Failure,
+        signing: Option<Signing>,
+    },
     Signed(Box<Signed>),
-    SignFailed { failure: Failure, held: Option<Held>, signing: Option<Signing> },
+    SignFailed {
+        failure: Failure,
+        held: Option<Held>,
+        signing: Option<Signing>,
+    },
+    /// A version was to be made for its CDS and CDNSKEY alone, and they are not signed.
+    CdsRefused {
+        failure: Failure,
+        signing: Signing,
+    },
+    /// The same, and there is nothing to be said to the parent any more.
+    CdsOver {
+        signing: Signing,
+    },
 }
 
 pub(super) struct Signed {
     pub version: VerifiedZone,
     pub incoming_serial: u32,
     pub signing: Signing,
+    /// What it says to the parent.
+    pub saying: Saying,
+    /// Why it says less than it may.
+    pub withheld: Option<Failure>,
     /// The data, in case the version can't go out yet.
     pub held: Option<Held>,
 }
@@ -50,7 +74,7 @@ pub(super) async fn check(
 ) -> Outcome {
     let asked = {
         let (keeper, zone) = (context.keeper.clone(), zone.clone());
-        context.asking(move || Signing::ask(&keeper, &zone).ok())
+        context.asking(move || Signing::ask(&keeper, &zone, now_s()).ok())
     };
     let fetched = {
         let _permit = context.transfers.acquire().await;
@@ -78,7 +102,7 @@ impl SignJob {
     async fn ask(&self) -> Result<Signing, Failure> {
         let (keeper, zone) = (self.context.keeper.clone(), self.zone.clone());
         self.context
-            .asking(move || Signing::ask(&keeper, &zone))
+            .asking(move || Signing::ask(&keeper, &zone, now_s()))
             .await
             .map_err(|error| Failure::new(FailureKind::Keeper, error))?
     }
@@ -90,7 +114,11 @@ impl SignJob {
         };
         let dnssec = self.settings.incoming_dnssec;
         let admitted = match held {
-            Some(Held::Admitted(admitted, digest)) if digest == signing.digest => Ok(admitted),
+            Some(Held::Admitted(admitted, ttl_max_s))
+                if ttl_max_s == signing.params.policy.ttl_max_s =>
+            {
+                Ok(admitted)
+            }
             Some(Held::Received(received)) => {
                 let signing = signing.clone();
                 self.context
@@ -101,7 +129,7 @@ impl SignJob {
             // Admitted under another policy: the primary is asked for it again.
             Some(Held::Admitted(..)) => Err(Failure::new(
                 FailureKind::Admission,
-                "policy or keys changed after the data was admitted; it is fetched again",
+                "the policy changed after the data was admitted; it is fetched again",
             )),
             None => Err(Failure::new(
                 FailureKind::Admission,
@@ -111,13 +139,14 @@ impl SignJob {
         match admitted {
             Ok(admitted) => {
                 log_notes(admitted.notes());
-                self.sign(admitted, signing, true).await
+                self.sign(admitted, signing, Why::NewData).await
             }
             Err(failure) => Outcome::SignFailed { failure, held: None, signing: Some(signing) },
         }
     }
 
-    pub async fn sign_again(self) -> Outcome {
+    /// Signs the data of the version that is up; `for_cds` if that is for CDS and CDNSKEY alone.
+    pub async fn sign_again(self, for_cds: bool) -> Outcome {
         let signing = match self.ask().await {
             Ok(signing) => signing,
             Err(failure) => return Outcome::SignFailed { failure, held: None, signing: None },
@@ -126,6 +155,10 @@ impl SignJob {
             let failure = Failure::new(FailureKind::Store, "there is no version to sign again");
             return Outcome::SignFailed { failure, held: None, signing: Some(signing) };
         };
+        if for_cds && signing.params.cds.is_none() {
+            return Outcome::CdsOver { signing };
+        }
+        let why = if for_cds { Why::Cds } else { Why::Due };
         tracing::info!(serial = version.serial(), "signing the published data again");
         let for_admission = signing.clone();
         let admitted = self
@@ -133,17 +166,26 @@ impl SignJob {
             .computing(move || pipeline::admit_again(&version, incoming, &for_admission))
             .await;
         match admitted {
-            Ok(admitted) => self.sign(Arc::new(admitted), signing, false).await,
+            Ok(admitted) => self.sign(Arc::new(admitted), signing, why).await,
             Err(failure) => Outcome::SignFailed { failure, held: None, signing: Some(signing) },
         }
     }
 
-    async fn sign(self, admitted: Arc<AdmittedZone>, signing: Signing, keep: bool) -> Outcome {
+    async fn sign(self, admitted: Arc<AdmittedZone>, signing: Signing, why: Why) -> Outcome {
         let incoming_serial = admitted.serial();
-        let held = keep.then(|| Held::Admitted(admitted.clone(), signing.digest));
-        match self.steps(admitted, &signing).await {
-            Ok(version) => {
-                Outcome::Signed(Box::new(Signed { version, incoming_serial, signing, held }))
+        let ttl_max_s = signing.params.policy.ttl_max_s;
+        let held = (why == Why::NewData).then(|| Held::Admitted(admitted.clone(), ttl_max_s));
+        match self.steps(admitted, &signing, why).await {
+            Ok(Made { version, saying, withheld }) => Outcome::Signed(Box::new(Signed {
+                version,
+                incoming_serial,
+                signing,
+                saying,
+                withheld,
+                held,
+            })),
+            Err(failure) if why == Why::Cds && failure.kind == FailureKind::Cds => {
+                Outcome::CdsRefused { failure, signing }
             }
             Err(failure) => {
                 let held = held.filter(|_| failure.kind != FailureKind::Admission);
@@ -152,43 +194,101 @@ impl SignJob {
         }
     }
 
+    /// Makes the version. What can't be said to the parent is left out: first what is new of it,
+    /// then all.
     async fn steps(
         &self,
         admitted: Arc<AdmittedZone>,
         signing: &Signing,
-    ) -> Result<VerifiedZone, Failure> {
+        why: Why,
+    ) -> Result<Made, Failure> {
+        let mut saying = if signing.params.cds.is_some() { Saying::Anew } else { Saying::Nothing };
+        let mut reason = None;
+        loop {
+            let stop = match self.attempt(admitted.clone(), signing, saying).await {
+                Ok(version) => return Ok(Made { version, saying, withheld: reason }),
+                Err(stop) => stop,
+            };
+            let (stop, transient) = match stop {
+                Stop::Failed(failure) => return Err(failure),
+                Stop::Cds { why, transient } => (withheld(signing, why), transient),
+            };
+            let next = match saying {
+                Saying::Anew if transient => Saying::Kept,
+                Saying::Anew | Saying::Kept => Saying::Nothing,
+                // Nothing was said that could be wrong.
+                Saying::Nothing => return Err(Failure { kind: FailureKind::Verification, ..stop }),
+            };
+            if why == Why::Cds {
+                return Err(stop);
+            }
+            saying = next;
+            reason.get_or_insert(stop);
+        }
+    }
+
+    async fn attempt(
+        &self,
+        admitted: Arc<AdmittedZone>,
+        signing: &Signing,
+        saying: Saying,
+    ) -> Result<VerifiedZone, Stop> {
         let previous = self.version.clone().filter(|_| self.reuse);
         let serials = self.serials;
+        let params = Arc::new(signing.params_saying(saying));
         let planned = {
-            let (admitted, signing) = (admitted.clone(), signing.clone());
+            let (admitted, params) = (admitted.clone(), params.clone());
             self.context
                 .computing(move || {
                     let previous = previous.as_deref();
-                    pipeline::plan_version(&admitted, previous, &signing, serials, now_s())
+                    pipeline::plan_version(&admitted, previous, &params, serials, now_s())
                 })
                 .await?
         };
-        tracing::info!(serial = planned.serial(), reused = planned.reused(), "planned");
+        tracing::info!(serial = planned.serial(), reused = planned.reused(), ?saying, "planned");
         let (context, span) = (self.context.clone(), tracing::Span::current());
         let (planned, signatures) = self
             .context
             .asking(move || {
                 let _entered = span.enter();
                 let mut refused = |count| context.metrics.signatures_refused(count);
-                let signatures = pipeline::have_signed(&context.keeper, &planned, &mut refused);
-                signatures.map(|signatures| (planned, signatures))
+                let cds = pipeline::have_cds_signed(&context.keeper, &planned, &mut refused)
+                    .map_err(|error| {
+                        let (why, transient) = (error.to_string(), error.is_transient());
+                        Stop::Cds { why, transient }
+                    })?;
+                let signatures =
+                    pipeline::have_signed(&context.keeper, &planned, cds, &mut refused)?;
+                Ok::<_, Stop>((planned, signatures))
             })
             .await
-            .map_err(|error| Failure::new(FailureKind::Keeper, error))??;
+            .map_err(|error| Stop::Failed(Failure::new(FailureKind::Keeper, error)))??;
         tracing::info!(signatures = signatures.count(), "signed");
         self.context.metrics.signatures_made(signatures.count());
-        let (signing, threads) = (signing.clone(), self.context.threads);
+        let threads = self.context.threads;
         self.context
             .computing(move || {
-                pipeline::finish(planned, signatures, &admitted, &signing, now_s(), threads)
+                pipeline::finish(planned, signatures, &admitted, &params, now_s(), threads)
             })
             .await
     }
+}
+
+/// What a version is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// There is new data.
+    NewData,
+    /// Signatures are due, or keys or policy have changed.
+    Due,
+    /// What is up lacks CDS and CDNSKEY that it may have, and nothing else.
+    Cds,
+}
+
+struct Made {
+    version: VerifiedZone,
+    saying: Saying,
+    withheld: Option<Failure>,
 }
 
 /// What admission put right, for the primary's operator to put right for good.

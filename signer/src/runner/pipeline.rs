@@ -4,23 +4,26 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
-use aws_lc_rs::digest;
-use countersign_hsm::client::{Client, ClientError, DnskeyOrder};
-use countersign_hsm::protocol::{BATCH_MAX, Refusal, ZoneKeys};
-use countersign_policy::signing::SerialPolicy;
+use countersign_hsm::client::{CdsSigning, Client, ClientError, DnskeyOrder};
+use countersign_hsm::protocol::{BATCH_MAX, Refusal, RefusalKind};
+use countersign_policy::ledger::CdsType;
 use countersign_policy::{KeyId, ZoneName};
 use countersign_zone::admit::{AdmissionParams, IncomingDnssec, admit};
 use countersign_zone::plan::{PlanError, PlannedZone, Task, plan};
 use countersign_zone::receive::{Bounds, CLASS_IN, ReceivedZone, Receiver};
 use countersign_zone::serial::{SerialError, next_serial};
 use countersign_zone::verify::{VerifiedZone, verify};
-use countersign_zone::{AdmittedZone, Rtype, Signatures, ZoneKey, ZoneParams};
+use countersign_zone::{AdmittedZone, Rtype, Signatures, ZoneParams};
 
-use super::schedule::{Failure, FailureKind, Params};
+use super::schedule::{Failure, FailureKind};
+use super::signing::{Signing, keeper_failure, unwrap_time};
 
 /// Signatures asked for before the next are made ready: enough batches in flight to keep an HSM
 /// busy, few enough that the to-be-signed bytes of a zone of millions are never all in memory.
 const WINDOW: usize = 16 * BATCH_MAX;
+
+/// Refused signatures whose RRsets are looked up for the message: each lookup walks the zone.
+const REFUSED_NAMED_MAX: usize = 16;
 
 // What admission lets through, the keeper takes.
 const _: () = assert!(
@@ -32,52 +35,6 @@ impl Failure {
     pub(super) fn new(kind: FailureKind, detail: impl std::fmt::Display) -> Self {
         Self { kind, detail: detail.to_string() }
     }
-}
-
-/// What a zone is signed with, and the digest that tells one such from another.
-#[derive(Debug, Clone)]
-pub(super) struct Signing {
-    pub params: ZoneParams,
-    pub policy_name: String,
-    pub digest: [u8; 32],
-}
-
-impl Signing {
-    /// Asks the keeper.
-    pub fn ask(keeper: &Client, zone: &ZoneName) -> Result<Self, Failure> {
-        keeper.zone(zone).map(Self::from).map_err(|error| keeper_failure(&error))
-    }
-
-    pub fn summary(&self) -> Params {
-        Params { digest: self.digest, keep: self.params.policy.serial == SerialPolicy::Keep }
-    }
-}
-
-impl From<ZoneKeys> for Signing {
-    fn from(answer: ZoneKeys) -> Self {
-        let keys: Vec<ZoneKey> = answer
-            .keys
-            .into_iter()
-            .map(|key| ZoneKey { role: key.role, public: key.public })
-            .collect();
-        let mut context = digest::Context::new(&digest::SHA256);
-        // A policy is a struct of names and numbers: it always serialises, fields in their order.
-        context.update(&serde_json::to_vec(&answer.policy).unwrap_or_default());
-        for key in &keys {
-            context.update(&key.public.id().0);
-            context.update(&key.role.flags().to_be_bytes());
-        }
-        let mut digest = [0; 32];
-        digest.copy_from_slice(context.finish().as_ref());
-        let (dnskey_until, cds) = (None, None);
-        let params =
-            ZoneParams { apex: answer.zone, policy: answer.policy, keys, dnskey_until, cds };
-        Self { params, policy_name: answer.policy_name, digest }
-    }
-}
-
-fn keeper_failure(error: &ClientError) -> Failure {
-    Failure::new(FailureKind::Keeper, error)
 }
 
 /// Admits what a primary sent.
@@ -103,7 +60,8 @@ pub(super) fn admit_again(
     let bounds = Bounds { records_max: usize::MAX, bytes_max: usize::MAX };
     let mut receiver = Receiver::new(version.apex().clone(), bounds);
     for node in version.records() {
-        for rrset in node.rrsets().filter(|rrset| !rrset.rtype().is_signers_own()) {
+        let ours = |rtype: Rtype| rtype.is_signers_own() || rtype.speaks_to_parent();
+        for rrset in node.rrsets().filter(|rrset| !ours(rrset.rtype())) {
             for rdata in rrset.rdatas() {
                 let mut rdata = rdata.to_vec();
                 if rrset.rtype() == Rtype::SOA {
@@ -136,12 +94,12 @@ pub(super) struct Serials {
 pub(super) fn plan_version(
     admitted: &AdmittedZone,
     previous: Option<&VerifiedZone>,
-    signing: &Signing,
+    params: &ZoneParams,
     serials: Serials,
     now_s: u64,
 ) -> Result<PlannedZone, Failure> {
     let Serials { last_published, last_incoming } = serials;
-    let policy = signing.params.policy.serial;
+    let policy = params.policy.serial;
     let serial = next_serial(policy, admitted.serial(), last_published, last_incoming, now_s)
         .map_err(|error| {
             let kind = match error {
@@ -150,12 +108,13 @@ pub(super) fn plan_version(
             };
             Failure::new(kind, error)
         })?;
-    plan(admitted, previous, &signing.params, serial, now_s).map_err(|error| {
+    plan(admitted, previous, params, serial, now_s).map_err(|error| {
         let kind = match error {
             // The primary's data is at fault, and other data may fit.
             PlanError::ApexTooLong(_) | PlanError::HashCollision(..) | PlanError::NoSoa(_) => {
                 FailureKind::Admission
             }
+            PlanError::Cds(_) => FailureKind::Cds,
             // The keys or the policy are.
             _ => FailureKind::Keeper,
         };
@@ -163,10 +122,31 @@ pub(super) fn plan_version(
     })
 }
 
-/// Has the keeper make them. `refused` counts those that it did not make.
+/// Has the keeper sign CDS and CDNSKEY: first of all, since the version may go without them.
+pub(super) fn have_cds_signed(
+    keeper: &Client,
+    planned: &PlannedZone,
+    refused: &mut dyn FnMut(usize),
+) -> Result<Vec<Vec<u8>>, ClientError> {
+    let sign = |order: &countersign_zone::CdsOrder| {
+        let rrset = if order.rtype == Rtype::CDS { CdsType::Cds } else { CdsType::Cdnskey };
+        let order = CdsSigning {
+            rrset,
+            signer: order.signer,
+            ttl_s: order.ttl_s,
+            inception: order.inception,
+            expiration: order.expiration,
+        };
+        keeper.sign_cds(planned.apex(), order).inspect_err(|_| refused(1))
+    };
+    planned.cds_orders().iter().map(sign).collect()
+}
+
+/// Has the keeper make all the others. `refused` counts those that it did not make.
 pub(super) fn have_signed(
     keeper: &Client,
     planned: &PlannedZone,
+    cds: Vec<Vec<u8>>,
     refused: &mut dyn FnMut(usize),
 ) -> Result<Signatures, Failure> {
     let apex = planned.apex();
@@ -189,19 +169,29 @@ pub(super) fn have_signed(
     let mut tasks = planned.tasks().peekable();
     while tasks.peek().is_some() {
         let window: Vec<Task> = tasks.by_ref().take(WINDOW).collect();
-        zone.extend(sign_window(keeper, apex, window, refused)?);
+        let signed = sign_window(keeper, apex, window, refused)?;
+        let start = zone.len();
+        let no: Vec<(usize, &Refusal)> = signed
+            .iter()
+            .enumerate()
+            .filter_map(|(at, answer)| Some((start + at, answer.as_ref().err()?)))
+            .collect();
+        if !no.is_empty() {
+            return Err(items_refused(planned, &no));
+        }
+        zone.extend(signed.into_iter().flatten());
     }
-    Ok(Signatures { zone, dnskey, cds: Vec::new() })
+    Ok(Signatures { zone, dnskey, cds })
 }
 
-/// Signs a window's tasks, by key, and puts the signatures into the tasks' order.
+/// Signs a window's tasks, by key, and puts the answers into the tasks' order.
 fn sign_window(
     keeper: &Client,
     apex: &ZoneName,
     window: Vec<Task>,
     refused: &mut dyn FnMut(usize),
-) -> Result<Vec<Vec<u8>>, Failure> {
-    let mut signatures = vec![Vec::new(); window.len()];
+) -> Result<Vec<Result<Vec<u8>, Refusal>>, Failure> {
+    let mut signatures = vec![Ok(Vec::new()); window.len()];
     let mut by_key = BTreeMap::<KeyId, (Vec<usize>, Vec<Vec<u8>>)>::new();
     for (place, task) in window.into_iter().enumerate() {
         let (places, items) = by_key.entry(task.key).or_default();
@@ -219,17 +209,60 @@ fn sign_window(
             refused(no);
         }
         for (place, answer) in places.into_iter().zip(answers) {
-            signatures[place] = answer.map_err(|refusal| item_refused(key, no, count, &refusal))?;
+            signatures[place] = answer;
         }
     }
     Ok(signatures)
 }
 
-fn item_refused(key: KeyId, no: usize, count: usize, refusal: &Refusal) -> Failure {
-    Failure::new(
-        FailureKind::Keeper,
-        format!("key {key}: {no} of {count} signatures refused, the first as {refusal}"),
-    )
+/// Names the RRsets that the keeper does not sign. A DS that is forbidden is the first thing to
+/// name: it is that of a zone bound here, and the zone's officers know what to do.
+fn items_refused(planned: &PlannedZone, no: &[(usize, &Refusal)]) -> Failure {
+    let name = |at: usize| planned.tasks().nth(at).and_then(|task| task.rrset());
+    let forbidden = no.iter().filter(|(_, refusal)| refusal.kind == RefusalKind::Forbidden);
+    let ds = forbidden.take(REFUSED_NAMED_MAX).find_map(|(at, refusal)| {
+        let (owner, rtype) = name(*at)?;
+        (rtype == Rtype::DS).then_some((owner, *refusal))
+    });
+    let others = match no.len() {
+        1 => String::new(),
+        many => format!(" ({} more signatures of this zone are refused)", many - 1),
+    };
+    if let Some((child, refusal)) = ds {
+        return Failure::new(
+            FailureKind::DsNotApproved,
+            format!(
+                "{child} DS: not signed: {refusal}{others}. {child} is bound here too, so its DS goes out only as officers exported it: approve what the primary has with `countersign propose export-ds --zone {child}`, or correct it at the primary"
+            ),
+        );
+    }
+    let Some((at, refusal)) = no.first() else {
+        return Failure::new(FailureKind::Keeper, "no signature");
+    };
+    let named = name(*at).map_or_else(String::new, |(owner, rtype)| format!("{owner} {rtype}: "));
+    Failure::new(FailureKind::Keeper, format!("{named}not signed: {refusal}{others}"))
+}
+
+/// Why a version did not come about.
+pub(super) enum Stop {
+    /// For CDS or CDNSKEY: it may go without them.
+    Cds {
+        /// What was wrong.
+        why: String,
+        /// Whether the keeper may sign them later without anyone changing anything.
+        transient: bool,
+    },
+    /// For anything else.
+    Failed(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        match failure.kind {
+            FailureKind::Cds => Self::Cds { why: failure.detail, transient: false },
+            _ => Self::Failed(failure),
+        }
+    }
 }
 
 /// Puts the version together and verifies it: the only way from signatures to a version.
@@ -237,48 +270,30 @@ pub(super) fn finish(
     planned: PlannedZone,
     signatures: Signatures,
     admitted: &AdmittedZone,
-    signing: &Signing,
+    params: &ZoneParams,
     now_s: u64,
     threads: NonZeroUsize,
-) -> Result<VerifiedZone, Failure> {
-    let signed = planned
-        .assemble(signatures)
-        .map_err(|error| Failure::new(FailureKind::Verification, error))?;
-    let version = verify(signed, admitted, &signing.params, now_s, threads)
-        .map_err(|failure| Failure::new(FailureKind::Verification, failure))?;
+) -> Result<VerifiedZone, Stop> {
+    let fail = |error: &dyn std::fmt::Display| {
+        Stop::Failed(Failure::new(FailureKind::Verification, error))
+    };
+    let signed = planned.assemble(signatures).map_err(|error| fail(&error))?;
+    let version = verify(signed, admitted, params, now_s, threads).map_err(|failure| {
+        let why = failure.to_string();
+        let cds = failure.is_about_cds();
+        if cds { Stop::Cds { why, transient: false } } else { fail(&why) }
+    })?;
     let expires_s = unwrap_time(version.earliest_expiration(), now_s);
     if expires_s <= now_s {
-        return Err(Failure::new(
-            FailureKind::Verification,
-            format!("a signature expired at {}", crate::clock::Civil::of(expires_s)),
-        ));
+        let expired = format!("a signature expired at {}", crate::clock::Civil::of(expires_s));
+        return Err(fail(&expired));
     }
     Ok(version)
-}
-
-/// The whole of an RRSIG time, which is modulo 2^32 (RFC 4034 §3.1.5): the one nearest to now.
-pub(super) fn unwrap_time(time: u32, now_s: u64) -> u64 {
-    let ahead = time.wrapping_sub(now_s as u32).cast_signed();
-    now_s.saturating_add_signed(ahead.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rrsig_times_are_those_nearest_to_now() {
-        let turn = 1_u64 << 32;
-        for (time, now_s, expect) in [
-            (100, 50, 100),
-            (50, 100, 50),
-            (5, turn - 5, turn + 5),
-            (u32::MAX, turn + 5, turn - 1),
-            (u32::MAX, 5, 0),
-        ] {
-            assert_eq!(unwrap_time(time, now_s), expect, "{time} {now_s}");
-        }
-    }
 
     #[test]
     fn the_soa_serial_is_before_the_last_sixteen_octets() {

@@ -8,14 +8,18 @@
 //!   idle ──────────────► check ───────────► sign ─┤
 //!    ▲                     │ up to date       ▲   └── published: idle
 //!    └─────────────────────┘                  │
-//!              signatures due, keys changed, version distrusted
+//!              signatures due, keys changed, version distrusted, CDS wanted
 //! ```
+//!
+//! A version may have gone out without the CDS and CDNSKEY that it may have, or with old signatures
+//! over them. They are tried again at a pace of their own, and no version is made unless they are
+//! signed then.
 //!
 //! Timers are the primary's SOA timers (RFC 1035 §3.3.13, RFC 1996 §4.1) within the bounds of the
 //! configuration. A zone whose primary has been away past SOA expire stays up, with an alarm: a
 //! signer that let it go would turn a late primary into an outage.
 
-use super::alarm::{Alarm, AlarmKind};
+mod alarms;
 
 /// The first retry of signing; doubled with each failure.
 const SIGN_RETRY_S_MIN: u64 = 1;
@@ -27,6 +31,18 @@ const REUSE_FAILURES_MAX: u32 = 3;
 const CHECK_RETRY_S_MIN: u64 = 1;
 /// The longest such pause.
 const CHECK_RETRY_S_MAX: u64 = 300;
+
+/// The first retry of CDS and CDNSKEY that the keeper did not sign; doubled with each failure.
+const CDS_RETRY_S_MIN: u64 = 60;
+/// The longest such pause. A freeze or a clock that was put right is over for the parent too
+/// within an hour.
+const CDS_RETRY_S_MAX: u64 = 3_600;
+/// The longest pause where a DS was not approved: each attempt signs the whole zone, and it takes
+/// people to change anything.
+const DS_RETRY_S_MAX: u64 = 300;
+/// Clocks are put right by seconds all the time; a version is signed anew only if its signatures
+/// begin later than this from now.
+const EARLY_S: u64 = 60;
 
 /// SOA timers of the primary (RFC 1035 §3.3.13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,19 +73,41 @@ pub struct Up {
     pub incoming_serial: u32,
     /// When its first signature expires.
     pub expires_s: u64,
-    /// When its first signature is due to be made anew.
+    /// When its last signature begins to be valid.
+    pub valid_from_s: u64,
+    /// When its first signature is due to be made anew, or what it says to its parent to go.
     pub refresh_at_s: u64,
-    /// Digest of the policy and keys that it is signed under.
+    /// Digest of the policy, keys and approvals that it is signed under.
     pub params: [u8; 32],
+}
+
+impl Up {
+    /// Whether some of its signatures are not valid yet: the clock was ahead when they were made.
+    fn is_early(&self, now_s: u64) -> bool {
+        self.valid_from_s > now_s.saturating_add(EARLY_S)
+    }
 }
 
 /// What the keeper says that the zone is to be signed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Params {
-    /// Digest of policy and keys.
+    /// Digest of policy, keys and approvals.
     pub digest: [u8; 32],
+    /// The same without what is said to the parent; equal to it where that is nothing.
+    pub digest_silent: [u8; 32],
     /// Serial policy `keep`: only the primary's next serial can carry new signatures.
     pub keep: bool,
+    /// When the approval of the DNSKEY RRset ends, where it does.
+    pub dnskey: Option<Ending>,
+}
+
+/// An approval that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// When.
+    pub ends_s: u64,
+    /// From when on someone should see to the next.
+    pub attention_s: u64,
 }
 
 /// What happened.
@@ -104,7 +142,20 @@ pub enum Event {
         params: Option<Params>,
     },
     /// A version was signed, verified, stored and published.
-    Published(Up),
+    Published {
+        /// What is up now.
+        up: Up,
+        /// From the keeper.
+        params: Params,
+        /// Why CDS and CDNSKEY are not in it, or keep old signatures, where that is so.
+        withheld: Option<Failure>,
+    },
+    /// The keeper was asked about the zone, and nothing else.
+    Learned(Params),
+    /// A version was to be made for CDS and CDNSKEY, and they are not signed.
+    CdsRefused(Failure),
+    /// The same, and there is nothing to be said to the parent any more.
+    CdsOver(Params),
     /// That did not come about.
     SignFailed(Failure),
     /// A version was ready when the zone was frozen: it is signed again after the thaw.
@@ -132,6 +183,12 @@ pub enum FailureKind {
     Admission,
     /// The keeper, or the HSM behind it, did not sign.
     Keeper,
+    /// No key of a role that the policy asks for is active.
+    NoKey,
+    /// The DS of a zone that is bound here is not what its officers exported.
+    DsNotApproved,
+    /// CDS and CDNSKEY are not signed, or must not be published.
+    Cds,
     /// It did, and a check of ours failed.
     Verification,
     /// The version could not be stored.
@@ -152,6 +209,11 @@ pub enum Work {
     },
     /// Sign the data of the published version anew.
     SignAgain {
+        /// The same.
+        reuse: bool,
+    },
+    /// The same if CDS and CDNSKEY can be signed, and not else.
+    SignCds {
         /// The same.
         reuse: bool,
     },
@@ -176,6 +238,10 @@ pub struct Schedule {
     check_failure: Option<Failed>,
     sign_due_s: u64,
     sign_failure: Option<Failed>,
+    /// When CDS and CDNSKEY are to be tried, where what is up lacks them.
+    cds_due_s: Option<u64>,
+    cds_failure: Option<Failed>,
+    dnskey: Option<Ending>,
     working: Option<Work>,
     /// Asked for while a check was running: the answer may be older than the question.
     check_again: bool,
@@ -192,6 +258,14 @@ impl Failed {
     fn again(before: Option<Self>, failure: Failure, now_s: u64) -> Self {
         let (times, since_s) = before.map_or((0, now_s), |b| (b.times, b.since_s));
         Self { failure, times: times.saturating_add(1), since_s }
+    }
+
+    /// The longest pause after a signing that failed.
+    fn sign_pause_s_max(&self) -> u64 {
+        match self.failure.kind {
+            FailureKind::DsNotApproved => DS_RETRY_S_MAX,
+            _ => SIGN_RETRY_S_MAX,
+        }
     }
 
     /// `min_s` doubled with each failure, up to `max_s`.
@@ -224,6 +298,9 @@ impl Schedule {
             check_failure: None,
             sign_due_s: now_s,
             sign_failure: None,
+            cds_due_s: None,
+            cds_failure: None,
+            dnskey: None,
             working: None,
             check_again: false,
         }
@@ -247,6 +324,7 @@ impl Schedule {
                     self.frozen = false;
                 }
                 self.sign_due_s = now_s;
+                self.cds_due_s = self.cds_due_s.map(|_| now_s);
                 self.check_soon(now_s);
             }
             Event::Frozen => self.frozen = true,
@@ -264,23 +342,38 @@ impl Schedule {
                     self.sign_due_s = now_s;
                 }
                 if let Some(params) = params {
-                    self.learn(params);
+                    self.learn(params, now_s);
                 }
             }
             Event::CheckFailed { failure, params } => {
                 self.working = None;
                 if let Some(params) = params {
-                    self.learn(params);
+                    self.learn(params, now_s);
                 }
                 self.fail_check(failure, now_s);
             }
-            Event::Published(up) => {
+            Event::Published { up, params, withheld } => {
                 self.working = None;
                 self.up = Some(up);
                 self.held = None;
                 self.resign = None;
                 self.distrusted = None;
                 self.sign_failure = None;
+                self.learn(params, now_s);
+                (self.cds_due_s, self.cds_failure) = match withheld {
+                    Some(failure) => self.cds_failed(failure, now_s),
+                    None => (None, None),
+                };
+            }
+            Event::Learned(params) => self.learn(params, now_s),
+            Event::CdsRefused(failure) => {
+                self.working = None;
+                (self.cds_due_s, self.cds_failure) = self.cds_failed(failure, now_s);
+            }
+            Event::CdsOver(params) => {
+                self.working = None;
+                (self.cds_due_s, self.cds_failure) = (None, None);
+                self.learn(params, now_s);
             }
             Event::Withheld => self.working = None,
             Event::SignFailed(failure) => match self.working.take() {
@@ -300,7 +393,9 @@ impl Schedule {
     fn follow_clock(&mut self, now_s: u64) {
         let refresh_s = self.timers.map_or(0, |timers| self.bounded(timers.refresh_s));
         self.check_due_s = self.check_due_s.min(now_s + refresh_s.max(CHECK_RETRY_S_MAX));
-        self.sign_due_s = self.sign_due_s.min(now_s + SIGN_RETRY_S_MAX);
+        let sign_pause_s = self.sign_failure.as_ref().map_or(0, Failed::sign_pause_s_max);
+        self.sign_due_s = self.sign_due_s.min(now_s + sign_pause_s);
+        self.cds_due_s = self.cds_due_s.map(|due_s| due_s.min(now_s + CDS_RETRY_S_MAX));
         self.checked_s = self.checked_s.min(now_s);
     }
 
@@ -309,11 +404,28 @@ impl Schedule {
         self.check_again |= self.working == Some(Work::Check);
     }
 
-    fn learn(&mut self, params: Params) {
+    fn learn(&mut self, params: Params, now_s: u64) {
         self.keep = params.keep;
-        if self.up.is_some_and(|up| up.params != params.digest) {
-            self.resign.get_or_insert("policy or keys changed");
+        self.dnskey = params.dnskey;
+        match self.up.map(|up| up.params) {
+            None => {}
+            // What is up says all that it may; if it does so with old signatures, they are tried
+            // again as they were.
+            Some(up) if up == params.digest && up != params.digest_silent => {}
+            Some(up) if up == params.digest => (self.cds_due_s, self.cds_failure) = (None, None),
+            Some(up) if up == params.digest_silent => {
+                self.cds_due_s.get_or_insert(now_s);
+            }
+            Some(_) => {
+                self.resign.get_or_insert("policy, keys or approvals changed");
+            }
         }
+    }
+
+    /// When CDS and CDNSKEY are to be tried again, and what for.
+    fn cds_failed(&mut self, failure: Failure, now_s: u64) -> (Option<u64>, Option<Failed>) {
+        let failed = Failed::again(self.cds_failure.take(), failure, now_s);
+        (Some(now_s + failed.pause_s(CDS_RETRY_S_MIN, CDS_RETRY_S_MAX)), Some(failed))
     }
 
     fn fail_check(&mut self, failure: Failure, now_s: u64) {
@@ -348,7 +460,7 @@ impl Schedule {
             _ => {}
         }
         let failed = Failed::again(self.sign_failure.take(), failure, now_s);
-        self.sign_due_s = now_s + failed.pause_s(SIGN_RETRY_S_MIN, SIGN_RETRY_S_MAX);
+        self.sign_due_s = now_s + failed.pause_s(SIGN_RETRY_S_MIN, failed.sign_pause_s_max());
         self.sign_failure = Some(failed);
     }
 
@@ -372,6 +484,9 @@ impl Schedule {
             if self.again_wanted(now_s) && !self.keep {
                 return Some(Work::SignAgain { reuse: self.may_reuse() });
             }
+            if self.cds_due_s.is_some_and(|due_s| due_s <= now_s) && !self.keep {
+                return Some(Work::SignCds { reuse: self.may_reuse() });
+            }
         }
         (self.check_due_s <= now_s).then_some(Work::Check)
     }
@@ -386,7 +501,9 @@ impl Schedule {
     }
 
     fn again_wanted(&self, now_s: u64) -> bool {
-        self.up.is_some_and(|up| self.resign.is_some() || up.refresh_at_s <= now_s)
+        self.up.is_some_and(|up| {
+            self.resign.is_some() || up.refresh_at_s <= now_s || up.is_early(now_s)
+        })
     }
 
     /// When [`Event::Tick`] should come, if nothing else does before.
@@ -399,7 +516,8 @@ impl Schedule {
             if self.held.is_some() || (self.again_wanted(now_s) && !self.keep) {
                 at_s = at_s.min(self.sign_due_s);
             } else if let Some(up) = self.up.filter(|_| !self.keep) {
-                at_s = at_s.min(up.refresh_at_s.max(self.sign_due_s));
+                let due_s = self.cds_due_s.unwrap_or(u64::MAX).min(up.refresh_at_s);
+                at_s = at_s.min(due_s.max(self.sign_due_s));
             }
         }
         Some(at_s)
@@ -420,69 +538,19 @@ impl Schedule {
         self.frozen
     }
 
+    /// Whether something of the keeper's is waited for, so that it should be asked more often.
+    pub fn awaits_keeper(&self, now_s: u64) -> bool {
+        let awaits_people = |failed: &Failed| {
+            matches!(failed.failure.kind, FailureKind::NoKey | FailureKind::DsNotApproved)
+        };
+        self.cds_failure.is_some()
+            || self.dnskey.is_some_and(|ending| ending.attention_s <= now_s)
+            || self.sign_failure.as_ref().is_some_and(awaits_people)
+    }
+
     /// When the primary is asked next.
     pub fn check_due_s(&self) -> u64 {
         self.check_due_s
-    }
-
-    /// Everything that needs someone's attention, worst first.
-    pub fn alarms(&self, now_s: u64) -> Vec<Alarm> {
-        let mut alarms = Vec::new();
-        let mut raise = |kind: AlarmKind, reason: String, since_s: u64, retry_at_s: Option<u64>| {
-            alarms.push(Alarm { kind, reason, since_s, retry_at_s });
-        };
-        if let Some(up) = self.up {
-            if up.expires_s <= now_s {
-                let reason =
-                    format!("serial {} is up with signatures that have expired", up.serial);
-                raise(AlarmKind::SignaturesExpired, reason, up.expires_s, None);
-            } else if up.refresh_at_s < now_s && (self.keep || self.frozen) {
-                let waits = if self.frozen {
-                    "the zone is frozen"
-                } else {
-                    "serial policy `keep` waits for the primary's next serial"
-                };
-                let reason = format!(
-                    "signatures of serial {} are due and expire in {} s; {waits}",
-                    up.serial,
-                    up.expires_s - now_s
-                );
-                raise(AlarmKind::RefreshWaits, reason, up.refresh_at_s, None);
-            }
-            // Half-way between due and expired: whatever the retries say, someone should look.
-            let half = up.refresh_at_s.midpoint(up.expires_s);
-            if half <= now_s && now_s < up.expires_s {
-                let reason = format!("signatures expire in {} s", up.expires_s - now_s);
-                raise(AlarmKind::SignaturesExpiring, reason, half, None);
-            }
-        } else if self.check_failure.is_some() || self.sign_failure.is_some() {
-            let reason = "no version has ever been published".to_owned();
-            raise(AlarmKind::NoVersion, reason, self.checked_s, None);
-        }
-        if let Some(reason) = &self.distrusted {
-            raise(AlarmKind::VersionDistrusted, reason.clone(), self.checked_s, None);
-        }
-        for (failed, due_s) in
-            [(&self.sign_failure, self.sign_due_s), (&self.check_failure, self.check_due_s)]
-        {
-            if let Some(failed) = failed {
-                let kind = AlarmKind::of(failed.failure.kind);
-                raise(kind, failed.failure.detail.clone(), failed.since_s, Some(due_s));
-            }
-        }
-        if let Some(timers) = self.timers {
-            let expired_s = self.checked_s + u64::from(timers.expire_s);
-            if expired_s <= now_s {
-                let reason = format!(
-                    "no primary has answered for {} s (SOA expire {})",
-                    now_s - self.checked_s,
-                    timers.expire_s
-                );
-                raise(AlarmKind::PrimaryExpired, reason, expired_s, Some(self.check_due_s));
-            }
-        }
-        alarms.sort_by_key(|alarm| alarm.kind);
-        alarms
     }
 }
 

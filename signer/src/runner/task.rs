@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::jobs::{Held, Outcome, SignJob, Signed, check};
-use super::pipeline::{Serials, Signing, unwrap_time};
+use super::pipeline::Serials;
 use super::schedule::{Event, Failure, FailureKind, Schedule, SoaTimers, Up, Work};
+use super::signing::{Signing, unwrap_time};
 use super::status::{Command, Doing, Status};
 use super::{Context, ZoneSettings};
 use crate::clock::now_s;
@@ -40,6 +41,10 @@ pub(super) struct ZoneTask {
     pub(super) saved: SaveState,
     pub(super) held: Option<Held>,
     pub(super) frozen: Option<Frozen>,
+    /// When the keeper is to be asked what the zone is to be signed with.
+    pub(super) ask_due_s: u64,
+    /// The failure that was logged last.
+    pub(super) logged: Option<Failure>,
     /// Of the work that is under way, or was last.
     pub(super) run: RunId,
     /// Of the check that a NOTIFY or an operator asked for.
@@ -66,20 +71,30 @@ impl ZoneTask {
     /// Runs until it is told to stop.
     pub(super) async fn run(mut self) {
         let mut job: Option<JoinHandle<Outcome>> = None;
+        let mut question: Option<JoinHandle<Option<Signing>>> = None;
         let mut event = Event::Tick;
+        self.ask_later(now_s());
         loop {
             let now_s = now_s();
             if let Some(work) = self.schedule.next(event, now_s) {
                 job = Some(self.start(work));
             }
             self.show(job.is_some());
-            let wake_at_s = self.schedule.wake_at(now_s);
+            if question.is_none() && self.asks(now_s) {
+                question = Some(self.ask());
+            }
+            let wake_at_s = self.wake_at(now_s, question.is_none());
             let clock = self.context.clock.clone();
             event = tokio::select! {
                 () = self.stop.cancelled() => return,
                 ended = ended(&mut job) => {
                     job = None;
                     self.take_up(ended).await
+                }
+                answer = ended(&mut question) => {
+                    question = None;
+                    self.ask_later(crate::clock::now_s());
+                    self.learned(answer.ok().flatten().as_ref())
                 }
                 Some(command) = self.commands.recv() => self.obey(command).await,
                 Some(reason) = self.background.recv() => Event::Distrusted(reason),
@@ -92,6 +107,45 @@ impl ZoneTask {
                 } => Event::Tick,
             };
         }
+    }
+
+    /// Sets the time of the next question, some later than the pace, so that zones do not ask all
+    /// at once.
+    fn ask_later(&mut self, now_s: u64) {
+        let pace_s = self.ask_pace_s(now_s);
+        self.ask_due_s = now_s + pace_s + rand::random_range(0..=pace_s / 4);
+    }
+
+    fn ask_pace_s(&self, now_s: u64) -> u64 {
+        let pace = self.context.ask;
+        if self.schedule.awaits_keeper(now_s) { pace.awaiting_s } else { pace.idle_s }
+    }
+
+    /// Whether the keeper is to be asked now. What is waited for since the time was set, or a
+    /// clock that went back, brings it forward.
+    fn asks(&mut self, now_s: u64) -> bool {
+        let pace_s = self.ask_pace_s(now_s);
+        self.ask_due_s = self.ask_due_s.min(now_s + pace_s + pace_s / 4);
+        self.ask_due_s <= now_s
+    }
+
+    fn ask(&self) -> JoinHandle<Option<Signing>> {
+        let (context, zone) = (self.context.clone(), self.zone.clone());
+        tokio::spawn(async move {
+            let keeper = context.keeper.clone();
+            let asked = context.asking(move || Signing::ask(&keeper, &zone, now_s()).ok());
+            asked.await.ok().flatten()
+        })
+    }
+
+    fn learned(&self, signing: Option<&Signing>) -> Event {
+        self.learn_policy(signing);
+        signing.map_or(Event::Tick, |signing| Event::Learned(signing.summary()))
+    }
+
+    fn wake_at(&self, now_s: u64, may_ask: bool) -> Option<u64> {
+        let work_s = self.schedule.wake_at(now_s);
+        if may_ask { Some(work_s.unwrap_or(u64::MAX).min(self.ask_due_s)) } else { work_s }
     }
 
     fn show(&self, working: bool) {
@@ -115,7 +169,7 @@ impl ZoneTask {
         self.run = match work {
             Work::Check => self.next_run.take().unwrap_or_else(RunId::new),
             Work::SignNew { .. } => self.run,
-            Work::SignAgain { .. } => RunId::new(),
+            Work::SignAgain { .. } | Work::SignCds { .. } => RunId::new(),
         };
         let span = tracing::info_span!("run", run = %self.run, zone = %self.zone);
         match work {
@@ -130,7 +184,11 @@ impl ZoneTask {
             }
             Work::SignAgain { reuse } => {
                 let job = self.job(context, settings, reuse);
-                tokio::spawn(async move { job.sign_again().await }.instrument(span))
+                tokio::spawn(async move { job.sign_again(false).await }.instrument(span))
+            }
+            Work::SignCds { reuse } => {
+                let job = self.job(context, settings, reuse);
+                tokio::spawn(async move { job.sign_again(true).await }.instrument(span))
             }
         }
     }
@@ -247,6 +305,15 @@ impl ZoneTask {
                 self.held = held;
                 span.in_scope(|| self.sign_failed(failure))
             }
+            Outcome::CdsRefused { failure, signing } => {
+                self.learn_policy(Some(&signing));
+                span.in_scope(|| self.log_withheld(&failure));
+                Event::CdsRefused(failure)
+            }
+            Outcome::CdsOver { signing } => {
+                self.learn_policy(Some(&signing));
+                Event::CdsOver(signing.summary())
+            }
         }
     }
 
@@ -275,14 +342,33 @@ impl ZoneTask {
         }
     }
 
-    fn sign_failed(&self, failure: Failure) -> Event {
+    fn sign_failed(&mut self, failure: Failure) -> Event {
         if failure.kind == FailureKind::Verification {
             self.context.metrics.verification_failed();
             tracing::error!(reason = failure.detail, "not published: verification failed");
-        } else {
+        } else if self.is_news(&failure) {
             tracing::warn!(reason = failure.detail, "no new version");
+        } else {
+            tracing::debug!(reason = failure.detail, "no new version still");
         }
         Event::SignFailed(failure)
+    }
+
+    /// What a version goes out without.
+    fn log_withheld(&mut self, failure: &Failure) {
+        if self.is_news(failure) {
+            tracing::warn!(reason = failure.detail, "the zone says less to its parent than it may");
+        }
+    }
+
+    /// Whether this is another failure than the last: what is tried once a minute until people have
+    /// decided something is logged once.
+    fn is_news(&mut self, failure: &Failure) -> bool {
+        if self.logged.as_ref() == Some(failure) {
+            return false;
+        }
+        self.logged = Some(failure.clone());
+        true
     }
 
     /// Stores a verified version, then puts it up. In this order: what was ever up is there
@@ -293,12 +379,12 @@ impl ZoneTask {
             self.held = signed.held;
             return Event::Withheld;
         }
-        let Signed { version, incoming_serial, signing, held } = signed;
+        let Signed { version, incoming_serial, signing, saying, withheld, held } = signed;
         let now_s = now_s();
         let version = Arc::new(version);
-        let up = up_of(&version, incoming_serial, &signing, now_s);
+        let up = signing.up(&version, incoming_serial, saying, now_s);
         let meta =
-            Meta { incoming_serial, params: signing.digest, refresh_at_s: up.refresh_at_s, now_s };
+            Meta { incoming_serial, params: up.params, refresh_at_s: up.refresh_at_s, now_s };
         let record = match self.save(version.clone(), meta).await {
             Ok(record) => record,
             Err(failure) => {
@@ -325,9 +411,13 @@ impl ZoneTask {
         self.held = None;
         self.status.send_modify(|status| {
             status.published_at_s = Some(record.published_at_s);
-            status.policy = Some(signing.policy_name);
+            status.policy = Some(signing.policy_name.clone());
         });
-        Event::Published(up)
+        match &withheld {
+            Some(failure) => self.log_withheld(failure),
+            None => self.logged = None,
+        }
+        Event::Published { up, params: signing.summary(), withheld }
     }
 
     async fn save(&mut self, version: Arc<VerifiedZone>, meta: Meta) -> Result<Record, Failure> {
@@ -344,7 +434,7 @@ impl ZoneTask {
     }
 }
 
-async fn ended(job: &mut Option<JoinHandle<Outcome>>) -> Result<Outcome, JoinError> {
+async fn ended<T>(job: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
     match job {
         Some(job) => job.await,
         None => std::future::pending().await,
@@ -355,23 +445,6 @@ fn flatten<T>(result: Result<Result<T, crate::store::StoreError>, JoinError>) ->
     match result {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-/// What the schedule needs to know of a version.
-pub(super) fn up_of(
-    version: &VerifiedZone,
-    incoming_serial: u32,
-    signing: &Signing,
-    now_s: u64,
-) -> Up {
-    let expires_s = unwrap_time(version.earliest_expiration(), now_s);
-    Up {
-        serial: version.serial(),
-        incoming_serial,
-        expires_s,
-        refresh_at_s: expires_s.saturating_sub(signing.params.policy.refresh_s.into()),
-        params: signing.digest,
     }
 }
 
@@ -416,6 +489,7 @@ pub(super) fn resumed_up(version: &VerifiedZone, record: &Record, now_s: u64) ->
         serial: record.serial,
         incoming_serial: record.incoming_serial,
         expires_s: unwrap_time(version.earliest_expiration(), now_s),
+        valid_from_s: unwrap_time(version.latest_inception(), now_s),
         refresh_at_s: record.refresh_at_s,
         params: record.params,
     }

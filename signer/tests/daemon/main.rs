@@ -175,7 +175,7 @@ async fn an_operator_sees_and_steers() {
     let (code, text) = bed.cli(&["key", "list"]);
     assert!(code == 0 && text.contains("ED25519 (15)") && text.contains("KSK"), "{text}");
     let (code, text) = bed.cli(&["hsm", "status"]);
-    assert!(code == 0 && text.contains("lab founding"), "{text}");
+    assert!(code == 0 && text.contains("appliance test"), "{text}");
 
     let (code, text) = bed.cli(&["zone", "freeze", "example."]);
     assert!(code == 0 && text.contains("frozen by"), "{text}");

@@ -2,6 +2,7 @@
 //! software, the real store.
 
 mod keeper;
+mod officers;
 mod primary;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use countersign_signer::published::{Catalogue, ZoneAccess};
 use countersign_signer::runner::alarm::AlarmKind;
 use countersign_signer::runner::schedule::TimerBounds;
 use countersign_signer::runner::status::{Command, Handle};
-use countersign_signer::runner::{Context, Runner, Transfer, ZoneSettings};
+use countersign_signer::runner::{AskPace, Context, Runner, Transfer, ZoneSettings};
 use countersign_signer::store::Store;
 use countersign_signer::tls::{ALPN_DOT, Connector, WallClock};
 use countersign_zone::Bounds;
@@ -67,10 +68,15 @@ impl Bed {
 
     /// A daemon, as far as the runner goes.
     async fn daemon(&self, primary: std::net::SocketAddr) -> Daemon {
+        self.daemon_asking(primary, AskPace::default()).await
+    }
+
+    /// One that asks the keeper at this pace.
+    async fn daemon_asking(&self, primary: std::net::SocketAddr, ask: AskPace) -> Daemon {
         let access = ZoneAccess { zone: zone(), primaries: vec![], secondaries: vec![] };
         let catalogue = Arc::new(Catalogue::new([access], PeerTable::new([]).expect("empty")));
         let (sender, announced) = mpsc::unbounded_channel();
-        let context = Context::new(
+        let mut context = Context::new(
             Clock::default(),
             self.store().await,
             Client::new(self.keeper.socket().to_owned(), Duration::from_secs(5)),
@@ -82,6 +88,7 @@ impl Bed {
             Arc::default(),
             1,
         );
+        context.ask = ask;
         let runner = Runner::new(Arc::new(context));
         let identity = IdentityRule::san("primary.test");
         let source = Source::new("p".into(), primary, identity, "primary.test").expect("source");

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use countersign_signer::clock::now_s;
@@ -55,6 +55,8 @@ impl Pki {
 pub struct Primary {
     pub address: SocketAddr,
     pub serial: Arc<AtomicU32>,
+    /// Whether there is a delegation with a DS.
+    pub child: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -65,18 +67,19 @@ impl Primary {
         let acceptor = Acceptor::new(pki.issue("primary.test"), WallClock(now_s), ALPN_DOT);
         let acceptor = acceptor.expect("acceptor");
         let serial = Arc::new(AtomicU32::new(serial));
-        let shared = serial.clone();
+        let child = Arc::<AtomicBool>::default();
+        let shared = (serial.clone(), child.clone());
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, serial) = (acceptor.clone(), shared.clone());
+                let (acceptor, (serial, child)) = (acceptor.clone(), shared.clone());
                 tokio::spawn(async move {
                     if let Ok(accepted) = acceptor.accept(stream, Duration::from_secs(5)).await {
-                        serve(accepted.stream, &serial).await;
+                        serve(accepted.stream, &serial, &child).await;
                     }
                 });
             }
         });
-        Self { address, serial, task }
+        Self { address, serial, child, task }
     }
 
     pub fn raise_serial(&self) {
@@ -88,7 +91,18 @@ impl Primary {
     }
 }
 
-async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, serial: &AtomicU32) {
+/// A DS of nobody's key.
+const DS: [u8; 36] = {
+    let mut rdata = [7; 36];
+    (rdata[2], rdata[3]) = (15, 2);
+    rdata
+};
+
+async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    serial: &AtomicU32,
+    child: &AtomicBool,
+) {
     while let Ok(len) = stream.read_u16().await {
         let mut query = vec![0; len.into()];
         if stream.read_exact(&mut query).await.is_err() {
@@ -103,8 +117,12 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, serial: &AtomicU
                 (APEX, 2, &b"\x02ns\x07example\x00"[..]),
                 (b"\x02ns\x07example\x00", 1, &[192, 0, 2, 1]),
                 (b"\x01*\x03www\x07example\x00", 1, &[192, 0, 2, 2]),
-                (APEX, 6, &soa),
             ]);
+            if child.load(Ordering::SeqCst) {
+                records.push((b"\x03kid\x07example\x00", 2, b"\x02ns\x04test\x00"));
+                records.push((b"\x03kid\x07example\x00", 43, &DS));
+            }
+            records.push((APEX, 6, &soa));
         }
         let mut answer = query[..2].to_vec();
         answer.extend([0x84, 0, 0, 1, 0, records.len() as u8, 0, 0, 0, 0]);

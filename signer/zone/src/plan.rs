@@ -13,6 +13,7 @@ use countersign_policy::{Algorithm, KeyId, ZoneName};
 use crate::admitted::AdmittedZone;
 use crate::cds::CdsError;
 use crate::compose::{Composed, Missing, Signers, compose};
+use crate::name::Name;
 use crate::nsec3::{self, Collision};
 use crate::packed::{Packed, PackedError, Rrset};
 use crate::params::ZoneParams;
@@ -98,6 +99,17 @@ pub struct Task {
     /// RRSIG RDATA up to the signer's name, then the RRset in canonical form and order
     /// (RFC 4034 §3.1.8.1).
     pub tbs: Vec<u8>,
+}
+
+impl Task {
+    /// Owner and type of the RRset that is signed: for a message about it.
+    pub fn rrset(&self) -> Option<(Name, Rtype)> {
+        let rtype = u16::from_be_bytes(*self.tbs.first_chunk()?);
+        let signer = self.tbs.get(18..)?;
+        let record = signer.get(crate::name::wire_len(signer).ok()?..)?;
+        let owner = record.get(..crate::name::wire_len(record).ok()?)?;
+        Some((Name::from_wire(owner).ok()?, Rtype(rtype)))
+    }
 }
 
 /// One signature over the DNSKEY RRset, whose octets the keeper builds.

@@ -82,6 +82,11 @@ impl VerifiedZone {
         self.tally.expirations
     }
 
+    /// When its last signature begins to be valid: an RRSIG time, seconds since 1970 modulo 2^32.
+    pub fn latest_inception(&self) -> u32 {
+        self.tally.latest_inception.unwrap_or(0)
+    }
+
     /// How many signatures each key made.
     pub fn signatures_by_key(&self) -> &BTreeMap<KeyId, u64> {
         &self.tally.by_key

@@ -396,3 +396,14 @@ fn signatures_over_cds_are_kept_while_they_fit() {
     };
     check_said_again(long, 7 * DAY, (2, 0, 3));
 }
+
+#[test]
+fn a_task_says_which_rrset_it_is_for() {
+    let planned = plan(&admitted(records()), None, &params(Denial::Nsec), 1, NOW).expect("planned");
+    let named = |task: Task| task.rrset().map(|(owner, rtype)| format!("{owner} {rtype}"));
+    let names: Option<Vec<String>> = planned.tasks().map(named).collect();
+    let names = names.expect("each has a name");
+    assert_eq!(names[..4], ["example. NS", "example. SOA", "example. NSEC", "a.example. A"]);
+    assert!(names.contains(&"safe.example. DS".to_owned()));
+    assert_eq!(Task { key: KeyId([0; 32]), tbs: vec![0; 19] }.rrset(), None);
+}

@@ -386,6 +386,29 @@ pub enum Failure {
     HashCollision(Owner),
 }
 
+impl Failure {
+    /// Whether it is about CDS or CDNSKEY: the zone can go out without them.
+    pub fn is_about_cds(&self) -> bool {
+        let (Self::WrongCds { place, .. }
+        | Self::CdsBreaks(place)
+        | Self::NotSignedBy { place, .. }
+        | Self::Unsigned { place, .. }
+        | Self::WrongField { place, .. }
+        | Self::MalformedRrsig(place)
+        | Self::ForeignKey { place, .. }
+        | Self::SignedTwice { place, .. }
+        | Self::BadSignature { place, .. }
+        | Self::Expired { place, .. }
+        | Self::NotYetValid { place, .. }
+        | Self::ValidTooLong { place, .. }
+        | Self::ValidPast { place, .. }) = self
+        else {
+            return false;
+        };
+        matches!(place.rtype, Rtype::CDS | Rtype::CDNSKEY)
+    }
+}
+
 /// A field of an RRSIG (RFC 4034 §3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RrsigField {

@@ -96,18 +96,30 @@ impl Expirations {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Tally {
     pub(super) expirations: Expirations,
+    /// The inception that comes last.
+    pub(super) latest_inception: Option<u32>,
     pub(super) by_key: BTreeMap<KeyId, u64>,
 }
 
 impl Tally {
-    fn count(&mut self, key: KeyId, rtype: Rtype, expiration: u32) {
+    fn count(&mut self, key: KeyId, rtype: Rtype, (inception, expiration): (u32, u32)) {
         *self.by_key.entry(key).or_default() += 1;
         Expirations::see(self.expirations.of(rtype), expiration);
+        self.see_inception(inception);
+    }
+
+    fn see_inception(&mut self, inception: u32) {
+        if self.latest_inception.is_none_or(|latest| precedes(latest, inception)) {
+            self.latest_inception = Some(inception);
+        }
     }
 
     fn merge(&mut self, other: Self) {
         for (key, count) in other.by_key {
             *self.by_key.entry(key).or_default() += count;
+        }
+        if let Some(inception) = other.latest_inception {
+            self.see_inception(inception);
         }
         let (ours, theirs) = (&mut self.expirations, other.expirations);
         for (slot, other) in [
@@ -220,7 +232,7 @@ fn check_rrset(
             check_times(rrset, &rrsig, times)?;
         }
         signers.push(key);
-        tally.count(key.id, rrset.rtype(), rrsig.expiration);
+        tally.count(key.id, rrset.rtype(), (rrsig.inception, rrsig.expiration));
     }
     check_coverage(rrset, &signers, rules.keys)
 }
@@ -359,7 +371,7 @@ pub(super) fn count(records: &Packed, keys: &[VerifyingKey]) -> Tally {
             let made_it =
                 |key: &&VerifyingKey| (key.tag, key.algorithm) == (rrsig.tag, rrsig.algorithm);
             if let Some(key) = keys.iter().find(made_it) {
-                tally.count(key.id, rrset.rtype(), rrsig.expiration);
+                tally.count(key.id, rrset.rtype(), (rrsig.inception, rrsig.expiration));
             }
         }
     }
@@ -407,10 +419,12 @@ mod tests {
     #[test]
     fn the_earliest_expiration_is_kept() {
         let mut tally = Tally::default();
-        tally.count(KeyId([1; 32]), Rtype::A, 3);
+        tally.count(KeyId([1; 32]), Rtype::A, (u32::MAX, 3));
         let zone = Some(u32::MAX);
         let expirations = Expirations { zone, dnskey: Some(1), cds: Some(0) };
-        tally.merge(Tally { expirations, by_key: BTreeMap::new() });
+        let other = Tally { expirations, latest_inception: Some(1), by_key: BTreeMap::new() };
+        tally.merge(other);
+        assert_eq!(tally.latest_inception, Some(1));
         assert_eq!(tally.expirations, expirations);
         assert_eq!(tally.expirations.first(), Some(u32::MAX));
         assert_eq!(
