@@ -2,6 +2,7 @@
 //! the DS of a zone that is bound here.
 
 use countersign_hsm::protocol::RefusalKind;
+use countersign_signer::runner::schedule::Up;
 use countersign_zone::Rtype;
 
 use super::keeper::State;
@@ -41,6 +42,13 @@ impl Daemon {
     async fn until_cds(&self, there: bool) {
         let what = if there { "CDS" } else { "no CDS" };
         self.until(what, |daemon| daemon.cds().is_some() == there).await;
+    }
+
+    /// The version that is up, once its status says so.
+    async fn up(&self) -> Up {
+        let up = |daemon: &Self| daemon.handle().status.borrow().schedule.up().copied();
+        self.until("status", |d| up(d).map(|up| up.serial) == d.serial()).await;
+        up(self).expect("a version")
     }
 
     async fn refresh(&self) {
@@ -85,14 +93,13 @@ async fn cds_outlives_a_restart_and_so_does_its_refresh() {
     let daemon = bed.daemon(primary.address).await;
     daemon.until_serial(7).await;
     assert_eq!(daemon.cds(), Some((1, 1)));
-    let due_s = daemon.handle().status.borrow().schedule.up().expect("up").refresh_at_s;
+    let due_s = daemon.up().await.refresh_at_s;
     // The policy's day is shorter than three; half of it is left at the refresh.
     assert!(due_s.abs_diff(now_s() + 43_200) < 600, "{due_s}");
     daemon.stop().await;
     let daemon = bed.daemon(primary.address).await;
     assert_eq!(daemon.cds(), Some((1, 1)), "up before anything else");
-    let up = *daemon.handle().status.borrow().schedule.up().expect("up");
-    assert_eq!(up.refresh_at_s, due_s);
+    assert_eq!(daemon.up().await.refresh_at_s, due_s);
     daemon.until("no alarm", |daemon| daemon.alarms().is_empty()).await;
     assert_eq!(daemon.serial(), Some(7), "nothing to sign");
 }
@@ -110,7 +117,7 @@ async fn a_grant_that_ends_takes_cds_out_of_the_zone_before_its_signatures_end()
     bed.officers(|state| state.cds.as_mut().expect("a set").validity_s = 16);
     daemon.refresh().await;
     daemon.until_cds(true).await;
-    let up = *daemon.handle().status.borrow().schedule.up().expect("up");
+    let up = daemon.up().await;
     assert_eq!((up.expires_s, up.refresh_at_s), (until_s, until_s - 2));
     // Nobody asks for it, and the keeper would say what it said before.
     daemon.until_cds(false).await;
@@ -235,7 +242,7 @@ async fn a_dnskey_set_is_signed_until_its_approval_ends_and_attention_is_asked_f
     daemon.until_serial(7).await;
     // Refreshes are an hour before the end by policy, so the next approval is late already.
     daemon.until("the alarm", |d| d.alarms().contains(&AlarmKind::ApprovalEnding)).await;
-    let up = *daemon.handle().status.borrow().schedule.up().expect("up");
+    let up = daemon.up().await;
     assert_eq!(up.expires_s, until_s);
     assert!(up.refresh_at_s > until_s, "no use in signing the same again");
     let signed = bed.keeper_says(|state| state.signed);
