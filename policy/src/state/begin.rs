@@ -232,6 +232,7 @@ impl LedgerState {
         enough(&self.law, &now, &approvers, "")?;
         if let Some(after) = self.law.after(motion) {
             let rule = after.rule(kind, recovery).map_err(NotYet::Impossible)?;
+            after.check_floor(kind, proposer, recovery).map_err(NotYet::Impossible)?;
             let by = " by the officers and rules that it brings";
             enough(&after, &rule, &after.approvers(proposal), by)?;
         }

@@ -239,6 +239,9 @@ impl LedgerState {
         check_window(statement, at, now)?;
         self.check_quota(proposer, now)?;
         self.law.check_floor(kind, proposer, recovery)?;
+        if let Some(after) = self.law.after(&statement.motion) {
+            after.check_floor(kind, proposer, recovery)?;
+        }
         let depends = self.dependencies(&statement.motion);
         if depends != statement.depends {
             return Err(format!(

@@ -36,6 +36,18 @@ fn who_may_propose_what() {
     refused(world.propose("mallory", generate_ksk()), "mallory is not on the roster");
 }
 
+/// Of four policy officers one proposes and one is to leave: two would be left to carry it, and none
+/// of them might be away.
+#[test]
+fn the_floor_holds_by_the_rules_and_officers_that_come_too() {
+    let mut people = team();
+    people.push(Person::new("peggy", Role::PolicyOfficer));
+    let mut world = World::founded_by(people, |_| {});
+    let motion = change(&world, &["paul"], &[]);
+    refused(world.propose("pat", motion.clone()), "so that the loss of one stops nothing");
+    world.propose("olga", motion).expect("an operator does not count");
+}
+
 #[test]
 fn nobody_proposes_in_anothers_name() {
     let mut world = World::bound();
