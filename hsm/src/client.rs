@@ -110,7 +110,7 @@ pub struct DnskeyOrder {
 }
 
 /// A CDS or CDNSKEY RRset to be signed by a KSK or CSK; what it holds is the ledger's to say.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CdsSigning {
     /// Which of the two.
     pub rrset: CdsType,

@@ -2,7 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use countersign_policy::checkpoint::AuditKey;
@@ -11,11 +14,14 @@ use countersign_policy::ledger::{Operation, generation_label};
 use countersign_policy::motion::Motion;
 use countersign_policy::statement::{Statement, Verb, Verdict, Withdrawal};
 use countersign_policy::testing::Person;
+use countersign_policy::tree::Hash;
 use countersign_policy::{Algorithm, KeyId, KeyRole, PublicKey, ZoneName};
 
+use super::config::KeeperConfig;
 use super::door::Hsm;
 use super::motions::{Executor, Unfinished};
 use super::seal::Seals;
+use super::service::Service;
 use crate::council::{self, Council};
 use crate::ledger::{Authorised, Ledger, Signed, Spent, WriteError};
 use crate::pkcs11::{
@@ -42,8 +48,12 @@ pub(crate) fn zone() -> ZoneName {
     "example.".parse().expect("name")
 }
 
+/// Something that a test does.
+pub(crate) type Act = Box<dyn FnOnce() + Send>;
+
 /// What is on the tokens, and what goes wrong.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault that a test switches on")]
 pub(crate) struct Table {
     /// Label → public key; `None` where only half of the pair is there. Of all tokens.
     pub(crate) objects: BTreeMap<String, Option<PublicKey>>,
@@ -65,10 +75,19 @@ pub(crate) struct Table {
     pub(crate) data_full: bool,
     /// The audit key's token does not sign.
     pub(crate) audit_away: bool,
-    /// How often a KSK signed.
-    pub(crate) ksk_signatures: u32,
     /// What happened, in order.
     pub(crate) calls: Vec<&'static str>,
+    /// Done once, when the call of that name comes.
+    pub(crate) meanwhile: Option<(&'static str, Act)>,
+}
+
+impl Table {
+    /// Takes down a call; what is to be done meanwhile is the caller's to do, without the table.
+    fn called(&mut self, call: &'static str) -> Option<Act> {
+        self.calls.push(call);
+        let (_, act) = self.meanwhile.take_if(|(at, _)| *at == call)?;
+        Some(act)
+    }
 }
 
 /// Tokens `ksk-a` and `zsk-a`.
@@ -195,9 +214,10 @@ impl Hsm for Fake {
     }
 
     fn sign_ksk(&self, auth: Authorised, _: &[u8]) -> (Spent, Result<Vec<u8>, HsmError>) {
-        let mut table = self.table();
-        table.ksk_signatures += 1;
-        table.calls.push("sign-ksk");
+        let meanwhile = self.table().called("sign-ksk");
+        if let Some(act) = meanwhile {
+            act();
+        }
         (auth.spend(), Ok(vec![1; 64]))
     }
 
@@ -309,8 +329,11 @@ impl Hsm for Fake {
     }
 
     fn write_data(&self, token: &str, label: &str, value: &[u8]) -> Result<(), HsmError> {
+        let meanwhile = self.table().called("write-data");
+        if let Some(act) = meanwhile {
+            act();
+        }
         let mut table = self.table();
-        table.calls.push("write-data");
         if table.data_full {
             let (token, detail) = (token.to_owned(), "CKR_DEVICE_MEMORY".to_owned());
             return Err(HsmError::Token { token, detail });
@@ -324,8 +347,8 @@ impl Hsm for Fake {
 pub(crate) struct Scene {
     pub(crate) council: Council,
     pub(crate) hsm: Fake,
-    pub(crate) ledger: Ledger,
-    pub(crate) seals: Seals,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) seals: Arc<Seals>,
     pub(crate) dir: tempfile::TempDir,
 }
 
@@ -357,6 +380,7 @@ impl Scene {
         let text = founding(&council, &hsm).to_text();
         ledger.found(text.clone(), council.found(&text), NOW).expect("founded");
         let seals = Seals::open(dir.path(), &ledger).expect("nothing is kept yet");
+        let (ledger, seals) = (Arc::new(ledger), Arc::new(seals));
         let scene = Self { council, hsm, ledger, seals, dir };
         assert_eq!(scene.executor().round(), [], "the tokens are marked");
         scene
@@ -366,13 +390,24 @@ impl Scene {
     pub(crate) fn restart(&mut self) {
         let elsewhere = tempfile::tempdir().expect("dir");
         let nothing = Ledger::open(elsewhere.path()).expect("opens");
-        drop(std::mem::replace(&mut self.ledger, nothing));
-        self.ledger = Ledger::open(self.dir.path()).expect("opens");
-        self.seals = Seals::open(self.dir.path(), &self.ledger).expect("is of this ledger");
+        drop(std::mem::replace(&mut self.ledger, Arc::new(nothing)));
+        self.ledger = Arc::new(Ledger::open(self.dir.path()).expect("opens"));
+        let seals = Seals::open(self.dir.path(), &self.ledger);
+        self.seals = Arc::new(seals.expect("is of this ledger"));
         for token in ["ksk-a", "zsk-a"] {
             let said = self.hsm.read_data(token, super::seal::STATE_LABEL).expect("data");
             self.seals.compare_token(&self.ledger, token, said).expect("readable");
         }
+    }
+
+    /// The service in front of it, and what would wake the executor.
+    pub(crate) fn service(self) -> (Service<Fake>, Receiver<()>, Council, tempfile::TempDir) {
+        let (wake, woken) = sync_channel(1);
+        let path = self.dir.path().join("keeper.toml");
+        write_config(&path, &config(self.dir.path(), None));
+        let config = KeeperConfig::load(&path).expect("whole");
+        let service = Service::new((self.ledger, self.seals), self.hsm, config, now_s, wake);
+        (service, woken, self.council, self.dir)
     }
 
     pub(crate) fn executor(&self) -> Executor<'_, Fake> {
@@ -480,4 +515,29 @@ pub(crate) fn line_of(submission: Submission) -> Signed {
         }
         Submission::Freeze { text, signature } => Signed::Frozen { text, signature },
     }
+}
+
+/// A configuration of both tokens, with its files in `dir`.
+pub(crate) fn config(dir: &Path, pin: Option<&Hash>) -> String {
+    let token = |name: &str, label: &str| {
+        format!(
+            "[token.{name}]\nlabel = \"{label}\"\nserial = \"1\"\nmodule = \"m\"\n\
+             pin_file = \"/nonexistent\"\n"
+        )
+    };
+    let pin = pin.map_or(String::new(), |hash| format!("founding = \"{hash}\"\n"));
+    let dir = dir.display();
+    format!(
+        "version = 1\n[keeper]\nstate_dir = \"{dir}/state\"\nsocket = \"{dir}/k\"\n\
+         ledger_socket = \"{dir}/l\"\ndaemon_user = 0\ngroup = 0\naudit_token = \"ksk-a\"\n{pin}\
+         [module.m]\npath = \"/m.so\"\n{}{}",
+        token("ksk-a", "ksk"),
+        token("zsk-a", "zsk")
+    )
+}
+
+/// For the keeper's user alone.
+pub(crate) fn write_config(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("written");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("mode");
 }

@@ -42,10 +42,12 @@ pub enum Stuck {
 }
 
 impl Stuck {
+    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands in")]
     fn waits(why: impl ToString) -> Self {
         Self::Waits(why.to_string())
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands in")]
     fn failed(why: impl ToString) -> Self {
         Self::Failed(why.to_string())
     }

@@ -44,6 +44,7 @@ use std::time::Duration;
 
 use countersign_policy::KeyId;
 use countersign_policy::key::to_hex;
+use countersign_policy::ledger::LedgerState;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
@@ -200,13 +201,12 @@ fn serve_founded(
     if !tokens.wait_settled(SETTLE_MAX) {
         tracing::warn!("not every token was opened yet; what one says is compared when it is");
     }
-    match seals.behind(&ledger) {
-        Some(why) => tracing::error!(why, "nothing is signed"),
-        None => {
-            note_start(&ledger, &config);
-            if let Err(error) = keys::close_interrupted_signatures(&ledger, now_s()) {
-                tracing::warn!(%error, "interrupted signatures are not closed in the ledger yet");
-            }
+    if let Some(why) = seals.behind(&ledger) {
+        tracing::error!(why, "nothing is signed");
+    } else {
+        note_start(&ledger, &config);
+        if let Err(error) = keys::close_interrupted_signatures(&ledger, now_s()) {
+            tracing::warn!(%error, "interrupted signatures are not closed in the ledger yet");
         }
     }
     let (wake, woken) = sync_channel(1);
@@ -221,7 +221,7 @@ fn serve_founded(
 
 /// Root's pin, as long as the appliance lives: a ledger of another founding is not taken up.
 fn check_pin(ledger: &Ledger, config: &KeeperConfig) -> Result<(), String> {
-    let Some(founding) = ledger.read(|state| state.appliance()) else { return Ok(()) };
+    let Some(founding) = ledger.read(LedgerState::appliance) else { return Ok(()) };
     match config.founding {
         Some(pinned) if pinned == founding => Ok(()),
         Some(pinned) => {
@@ -385,9 +385,10 @@ fn note_of(event: Event) -> (KeyId, Note) {
 fn execute(service: &Service<Tokens>, woken: &Receiver<()>) {
     let mut executor = Executor::new(service.ledger(), service.hsm(), service.seals(), now_s);
     loop {
-        match catch_unwind(AssertUnwindSafe(|| executor.round())) {
-            Ok(unfinished) => service.set_unfinished(unfinished),
-            Err(_) => tracing::error!("a round of the executor panicked; please report it"),
+        if let Ok(unfinished) = catch_unwind(AssertUnwindSafe(|| executor.round())) {
+            service.set_unfinished(unfinished);
+        } else {
+            tracing::error!("a round of the executor panicked; please report it");
         }
         if woken.recv_timeout(ROUND_PAUSE) == Err(RecvTimeoutError::Disconnected) {
             return;

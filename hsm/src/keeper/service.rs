@@ -497,15 +497,4 @@ impl<H: Hsm + 'static> Keeper for Service<H> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_hour_holds_so_many_and_the_next_as_many_again() {
-        let mut hourly = Hourly::default();
-        assert!((0..3).all(|_| hourly.take(7_199, 3)));
-        assert!(!hourly.take(7_199, 3));
-        assert!((0..3).all(|second| hourly.take(7_200 + second, 3)));
-        assert!(!hourly.take(10_799, 3));
-    }
-}
+mod tests;

@@ -29,13 +29,12 @@ pub fn is_own_label(label: &str) -> bool {
 /// The audit key on this token, made if it is not there.
 pub fn audit_key<H: Hsm + ?Sized>(hsm: &H, token: &str) -> Result<AuditKey, Refusal> {
     let label = audit_label();
-    let public = match hsm.audit_key(token, &label)? {
-        Some(public) => public,
-        None => {
-            let public = hsm.make_audit_key(token, &label)?;
-            tracing::info!(token, key = %public.id(), "the audit key was made");
-            public
-        }
+    let public = if let Some(public) = hsm.audit_key(token, &label)? {
+        public
+    } else {
+        let public = hsm.make_audit_key(token, &label)?;
+        tracing::info!(token, key = %public.id(), "the audit key was made");
+        public
     };
     AuditKey::new(public)
         .map_err(|error| Refusal { kind: RefusalKind::Forbidden, detail: error.to_string() })

@@ -166,10 +166,10 @@ fn assert_whole(scene: &Scene, what: &str) {
     scene.assert_tidy();
     let text = scene.text();
     for statement in scene.ledger.read(|state| state.closed().clone()).into_keys() {
-        let begun = format!(r#""kind":"begun","reveals":"#);
+        let begun = r#""kind":"begun","reveals":"#;
         let of = text
             .lines()
-            .filter(|line| line.contains(&begun) && line.contains(&statement.0.to_string()));
+            .filter(|line| line.contains(begun) && line.contains(&statement.0.to_string()));
         assert!(of.count() <= 1, "{what}: begun twice");
     }
 }

@@ -2,7 +2,6 @@
 //! leaves no line.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::atomic::AtomicU32;
 
 use countersign_policy::founding::Founding;
@@ -10,7 +9,7 @@ use countersign_policy::ssh::Namespace;
 
 use super::*;
 use crate::council::Council;
-use crate::keeper::fake::{self, Fake, NOW, now_s, set_clock};
+use crate::keeper::fake::{self, Fake, NOW, config, now_s, set_clock, write_config};
 
 struct Draft {
     unfounded: Unfounded<Fake>,
@@ -19,31 +18,13 @@ struct Draft {
     ended: Arc<AtomicU32>,
 }
 
-fn config(dir: &Path, pin: Option<&Hash>) -> String {
-    let token = |name: &str, label: &str| {
-        format!(
-            "[token.{name}]\nlabel = \"{label}\"\nserial = \"1\"\nmodule = \"m\"\n\
-             pin_file = \"/nonexistent\"\n"
-        )
-    };
-    let pin = pin.map_or(String::new(), |hash| format!("founding = \"{hash}\"\n"));
-    let dir = dir.display();
-    format!(
-        "version = 1\n[keeper]\nstate_dir = \"{dir}/state\"\nsocket = \"{dir}/k\"\n\
-         ledger_socket = \"{dir}/l\"\ndaemon_user = 0\ngroup = 0\naudit_token = \"ksk-a\"\n{pin}\
-         [module.m]\npath = \"/m.so\"\n{}{}",
-        token("ksk-a", "ksk"),
-        token("zsk-a", "zsk")
-    )
-}
-
 impl Draft {
     fn new() -> Self {
         set_clock(NOW);
         let dir = tempfile::tempdir().expect("dir");
         let ledger = Arc::new(Ledger::open(dir.path()).expect("opens"));
         let path = dir.path().join("keeper.toml");
-        write(&path, &config(dir.path(), None));
+        write_config(&path, &config(dir.path(), None));
         let loaded = KeeperConfig::load(&path).expect("whole");
         let ended = Arc::new(AtomicU32::new(0));
         let ending = Arc::clone(&ended);
@@ -59,7 +40,7 @@ impl Draft {
     /// Pins the text, and hands it in, signed by everyone.
     fn hand_in(&self, founding: &Founding) -> Result<Hash, Refusal> {
         let text = founding.to_text();
-        write(&self.path(), &config(self.dir.path(), Some(&hash_of(&text))));
+        write_config(&self.path(), &config(self.dir.path(), Some(&hash_of(&text))));
         self.found(&text)
     }
 
@@ -79,11 +60,6 @@ impl Draft {
         assert!(!self.unfounded.is_founded());
         assert_eq!(self.ended.load(Ordering::SeqCst), 0);
     }
-}
-
-fn write(path: &Path, text: &str) {
-    std::fs::write(path, text).expect("written");
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("mode");
 }
 
 #[test]
@@ -114,16 +90,16 @@ fn without_roots_pin_of_that_very_text_nothing_is_founded() {
     let text = founding.to_text();
     draft.refused(draft.found(&text), "no founding is pinned");
     let other = Founding { nonce: [8; 16], ..founding.clone() };
-    write(&draft.path(), &config(draft.dir.path(), Some(&hash_of(&other.to_text()))));
+    write_config(&draft.path(), &config(draft.dir.path(), Some(&hash_of(&other.to_text()))));
     draft.refused(draft.found(&text), "pins");
     // What anyone else could have written is not root's word.
-    write(&draft.path(), &config(draft.dir.path(), Some(&hash_of(&text))));
+    write_config(&draft.path(), &config(draft.dir.path(), Some(&hash_of(&text))));
     let loose = std::fs::Permissions::from_mode(0o666);
     std::fs::set_permissions(draft.path(), loose).expect("mode");
     draft.refused(draft.found(&text), "others than its owner can write");
     let mut other_tokens = config(draft.dir.path(), Some(&hash_of(&text)));
     other_tokens = other_tokens.replacen("serial = \"1\"", "serial = \"2\"", 1);
-    write(&draft.path(), &other_tokens);
+    write_config(&draft.path(), &other_tokens);
     draft.refused(draft.found(&text), "other tokens than those that are open");
     assert!(draft.hand_in(&founding).is_ok());
 }
@@ -163,7 +139,7 @@ fn what_the_text_says_of_the_tokens_is_what_is_there() {
 fn everyone_on_the_roster_signs_and_nobody_else() {
     let draft = Draft::new();
     let text = draft.founding().to_text();
-    write(&draft.path(), &config(draft.dir.path(), Some(&hash_of(&text))));
+    write_config(&draft.path(), &config(draft.dir.path(), Some(&hash_of(&text))));
     let all: Vec<_> = draft.council.found(&text).into_iter().collect();
     let found = |signatures: &[_]| draft.unfounded.found(&text, signatures);
     draft.refused(found(&all[1..]), "has not signed the founding");
