@@ -411,7 +411,7 @@ impl Scene {
     }
 
     pub(crate) fn executor(&self) -> Executor<'_, Fake> {
-        Executor::new(&self.ledger, &self.hsm, &self.seals, now_s)
+        Executor::new((&self.ledger, self.lines()), &self.hsm, &self.seals, now_s)
     }
 
     /// A round of an executor that remembers no pause.

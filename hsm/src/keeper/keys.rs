@@ -83,21 +83,6 @@ pub fn expected_key(id: &KeyId, record: &KeyRecord) -> ExpectedKey {
     }
 }
 
-/// Signatures that an earlier run began: nobody waits for them any more.
-pub fn close_interrupted_signatures(ledger: &Ledger, now_s: u64) -> Result<(), WriteError> {
-    let open: Vec<u64> = ledger.read(|state| {
-        let is_signature =
-            |op: &Operation| matches!(op, Operation::SignDnskey { .. } | Operation::SignCds { .. });
-        let signatures = state.open_intents().filter(|(_, op)| is_signature(op));
-        signatures.map(|(line, _)| line).collect()
-    });
-    for intent in open {
-        let reason = "the keeper stopped before the token answered".to_owned();
-        ledger.end(intent, Outcome::Unknown { reason }, now_s)?;
-    }
-    Ok(())
-}
-
 impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
     /// Works on `ledger` and `hsm`; `now_s` is the keeper's clock.
     pub fn new(ledger: &'a Ledger, hsm: &'a H, seals: &'a Seals, now_s: fn() -> u64) -> Self {
@@ -237,8 +222,12 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
     /// Ends an intent that an earlier run, or a token that was lost, left open.
     pub fn settle(&self, line: u64, operation: &Operation) -> Result<(), Stuck> {
         match operation {
-            // Those of earlier runs were closed at start; this one is being made just now.
-            Operation::SignDnskey { .. } | Operation::SignCds { .. } => Ok(()),
+            // Of an earlier run: nobody waits for it any more.
+            Operation::SignDnskey { .. } | Operation::SignCds { .. } => {
+                let reason = "the keeper stopped before the token answered".to_owned();
+                let outcome = Outcome::Unknown { reason };
+                self.ledger.end(line, outcome, self.now()).map_err(Stuck::failed)
+            }
             Operation::Adopt { .. } => self.adopted(line, operation),
             Operation::Destroy { token, label, key, .. } => {
                 let left = match key {

@@ -205,17 +205,15 @@ fn serve_founded(
         tracing::error!(why, "nothing is signed");
     } else {
         note_start(&ledger, &config);
-        if let Err(error) = keys::close_interrupted_signatures(&ledger, now_s()) {
-            tracing::warn!(%error, "interrupted signatures are not closed in the ledger yet");
-        }
     }
+    let started_at = ledger.head().0;
     let (wake, woken) = sync_channel(1);
     let listening = config.clone();
     let service = Arc::new(Service::new((ledger, seals), tokens, config, now_s, wake));
     let noting = Arc::clone(&service);
     spawn("events", move || take_events(&noting, &told))?;
     let executing = Arc::clone(&service);
-    spawn("executor", move || execute(&executing, &woken))?;
+    spawn("executor", move || execute(&executing, started_at, &woken))?;
     listen(&service, &listening, under_way)
 }
 
@@ -382,8 +380,9 @@ fn note_of(event: Event) -> (KeyId, Note) {
 }
 
 /// Rounds of the executor, for good. One that panics costs itself alone.
-fn execute(service: &Service<Tokens>, woken: &Receiver<()>) {
-    let mut executor = Executor::new(service.ledger(), service.hsm(), service.seals(), now_s);
+fn execute(service: &Service<Tokens>, started_at: u64, woken: &Receiver<()>) {
+    let ledger = (service.ledger(), started_at);
+    let mut executor = Executor::new(ledger, service.hsm(), service.seals(), now_s);
     loop {
         if let Ok(unfinished) = catch_unwind(AssertUnwindSafe(|| executor.round())) {
             service.set_unfinished(unfinished);

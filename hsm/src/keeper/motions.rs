@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use countersign_policy::ledger::{LedgerState, Operation};
 use countersign_policy::motion::Motion;
+use countersign_policy::rule::APPROVALS_MIN;
 use countersign_policy::state::{Status, Step};
 use countersign_policy::statement::StatementHash;
 use countersign_policy::{KeyId, KeyRole, PublicKey, ZoneName};
@@ -31,6 +32,9 @@ use crate::pkcs11::ExpectedKey;
 /// was tried and failed, which costs the ledger two lines each time.
 const WAIT_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
 const FAIL_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(300));
+/// Between looks at a proposal with enough votes that may not begin yet, while no vote is added: its
+/// window opens by itself. Looking at a policy's change costs a look at each of its zones.
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// ZSKs made in one round: so that motions take their turn beside a portfolio that is new.
 const ZSKS_PER_ROUND: usize = 64;
 
@@ -51,13 +55,23 @@ struct Pause {
     why: String,
 }
 
+/// When a proposal is looked at again, if no vote was added to so many.
+struct Look {
+    votes: usize,
+    until: Instant,
+    next: Duration,
+}
+
 /// Carries out what the ledger allows.
 pub struct Executor<'a, H: ?Sized> {
     ledger: &'a Ledger,
     hsm: &'a H,
     seals: &'a Seals,
     now_s: fn() -> u64,
+    /// Signatures that were intended before this line are of an earlier run.
+    started_at: u64,
     pauses: BTreeMap<String, Pause>,
+    looks: BTreeMap<StatementHash, Look>,
     /// Zones may lack a ZSK.
     look_for_zsks: bool,
     /// As many keys were in the ledger when the tokens were last told which to expect.
@@ -65,24 +79,39 @@ pub struct Executor<'a, H: ?Sized> {
 }
 
 impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
-    /// Works on `ledger` and `hsm`; `now_s` is the keeper's clock.
-    pub fn new(ledger: &'a Ledger, hsm: &'a H, seals: &'a Seals, now_s: fn() -> u64) -> Self {
-        let pauses = BTreeMap::new();
-        Self { ledger, hsm, seals, now_s, pauses, look_for_zsks: true, keys_expected: 0 }
+    /// Works on `ledger` and `hsm`; `now_s` is the keeper's clock. The ledger had `started_at` lines
+    /// when this process took it up.
+    pub fn new(
+        (ledger, started_at): (&'a Ledger, u64),
+        hsm: &'a H,
+        seals: &'a Seals,
+        now_s: fn() -> u64,
+    ) -> Self {
+        Self {
+            ledger,
+            hsm,
+            seals,
+            now_s,
+            started_at,
+            pauses: BTreeMap::new(),
+            looks: BTreeMap::new(),
+            look_for_zsks: true,
+            keys_expected: 0,
+        }
     }
 
     /// Does what can be done now; brings what can't.
     pub fn round(&mut self) -> Vec<Unfinished> {
         if self.seals.behind(self.ledger).is_some() {
             // One way out, and nothing else.
-            self.begin(&|motion| matches!(motion, Motion::NewOrigin { .. }));
+            self.begin(&mut BTreeSet::new(), &|motion| matches!(motion, Motion::NewOrigin { .. }));
             return Vec::new();
         }
         let mut maker = KeyMaker::new(self.ledger, self.hsm, self.seals, self.now_s);
         let mut done = BTreeSet::new();
         self.mark(&mut done);
         self.settle(&maker, &mut done);
-        self.begin(&|_| true);
+        self.begin(&mut done, &|_| true);
         self.step(&mut maker, &mut done);
         self.lapse(&mut done);
         self.make_zsks(&mut maker, &mut done);
@@ -153,12 +182,16 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
 
     /// Intents that an interruption left open, and keys whose tag collides.
     fn settle(&mut self, maker: &KeyMaker<'_, H>, seen: &mut BTreeSet<String>) {
+        let started_at = self.started_at;
         let open: Vec<(u64, Operation)> = self.ledger.read(|state| {
-            let is_signature = |op: &Operation| {
-                matches!(op, Operation::SignDnskey { .. } | Operation::SignCds { .. })
+            // A signature that is being made just now ends by itself.
+            let is_live = |line: u64, op: &Operation| {
+                let is_signature =
+                    matches!(op, Operation::SignDnskey { .. } | Operation::SignCds { .. });
+                is_signature && line >= started_at
             };
-            let mine = state.open_intents().filter(|(_, operation)| !is_signature(operation));
-            mine.map(|(line, operation)| (line, operation.clone())).collect()
+            let left = state.open_intents().filter(|(line, operation)| !is_live(*line, operation));
+            left.map(|(line, operation)| (line, operation.clone())).collect()
         });
         for (line, operation) in open {
             let what = format!("settling the intent of line {line}");
@@ -177,78 +210,44 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
     }
 
     /// Begins every motion that may begin now.
-    fn begin(&mut self, wanted: &dyn Fn(&Motion) -> bool) {
-        let now_s = (self.now_s)();
-        let open: Vec<StatementHash> = self.ledger.read(|state| {
+    fn begin(&mut self, seen: &mut BTreeSet<String>, wanted: &dyn Fn(&Motion) -> bool) {
+        let open: BTreeMap<StatementHash, usize> = self.ledger.read(|state| {
             let open = state.proposals().filter(|(_, proposal)| {
                 proposal.status == Status::Open && wanted(&proposal.statement.motion)
             });
-            open.filter(|(hash, _)| state.quorum(hash, now_s).is_ok())
-                .map(|(hash, _)| *hash)
-                .collect()
+            open.map(|(hash, proposal)| (*hash, proposal.votes.len())).collect()
         });
-        for hash in open {
-            match self.begin_one(&hash) {
-                Ok(Some(line)) => {
-                    tracing::info!(statement = %hash.short(), line, "an approved motion begins");
-                    self.look_for_zsks = true;
-                    self.keys_expected = 0;
-                }
-                // Withdrawn, frozen or begun meanwhile.
-                Ok(None) => {}
-                Err(why) => {
-                    tracing::warn!(statement = %hash.short(), why, "an approved motion waits");
-                }
+        self.looks.retain(|hash, _| open.contains_key(hash));
+        for (hash, votes) in open.into_iter().filter(|(_, votes)| *votes >= APPROVALS_MIN) {
+            if !self.is_to_be_looked_at(&hash, votes) {
+                continue;
+            }
+            let now_s = (self.now_s)();
+            if self.ledger.read(|state| state.quorum(&hash, now_s).is_err()) {
+                continue;
+            }
+            let (ledger, hsm, seals) = (self.ledger, self.hsm, self.seals);
+            let begun = self.attempt(seen, format!("beginning {}", hash.short()), || {
+                begin_one(ledger, hsm, seals, &hash, now_s)
+            });
+            if begun {
+                self.look_for_zsks = true;
+                self.keys_expected = 0;
             }
         }
     }
 
-    /// Begins one motion, if its quorum still holds.
-    fn begin_one(&self, hash: &StatementHash) -> Result<Option<u64>, String> {
-        let now_s = (self.now_s)();
-        let quorum = self.ledger.read(|state| {
-            let quorum = state.quorum(hash, now_s).ok()?;
-            Some((quorum, state.proposal(hash)?.statement.motion.clone()))
-        });
-        let Some((quorum, motion)) = quorum else { return Ok(None) };
-        if let Motion::NewOrigin { lost, .. } = &motion
-            && self.seals.lost() != Some(*lost)
-        {
-            return Err(format!(
-                "it gives up `{lost}`, and what is known to be lost is {}",
-                self.seals.lost().map_or("nothing".to_owned(), |head| format!("`{head}`"))
-            ));
+    /// Whether a vote was added since the last look, or it is long enough ago.
+    fn is_to_be_looked_at(&mut self, hash: &StatementHash, votes: usize) -> bool {
+        let now = Instant::now();
+        let last = self.looks.get(hash).filter(|look| look.votes == votes);
+        if last.is_some_and(|look| look.until > now) {
+            return false;
         }
-        let hidden = self.ledger.read(|state| state.reveals(&motion));
-        let reveals = hidden.iter().map(|key| self.reveal(key)).collect::<Result<Vec<_>, _>>()?;
-        match self.ledger.begin(quorum, reveals, now_s) {
-            Ok(line) => {
-                if matches!(motion, Motion::NewOrigin { .. })
-                    && let Err(problem) = self.seals.checkpoint(self.ledger, self.hsm)
-                {
-                    tracing::error!(problem, "the new origin's checkpoint is not kept yet");
-                }
-                Ok(Some(line))
-            }
-            Err(WriteError::Contradiction(error)) => {
-                tracing::debug!(%error, "a motion did not begin");
-                Ok(None)
-            }
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    /// The public half of a key that is about to be published: from a token that has proven it.
-    fn reveal(&self, key: &KeyId) -> Result<PublicKey, String> {
-        let status = self.hsm.key_status(key);
-        if let Some(why) = status.as_ref().and_then(|status| status.conflict.as_ref()) {
-            return Err(format!("key {key}: {why}"));
-        }
-        if status.is_none_or(|status| status.proven_by.is_empty()) {
-            return Err(format!("no token has proven key {key} yet; see the tokens' health"));
-        }
-        let public = self.hsm.public_key(key).filter(|public| public.id() == *key);
-        public.ok_or_else(|| format!("no token shows the public half of key {key}"))
+        let wait = last.map_or(WAIT_PAUSE.0, |look| look.next);
+        let next = (wait * 2).min(LOOK_PAUSE_MAX);
+        self.looks.insert(*hash, Look { votes, until: now + wait, next });
+        true
     }
 
     /// The steps that motions still want of an HSM.
@@ -347,6 +346,52 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
         }
         self.keys_expected = count;
     }
+}
+
+/// Begins one motion, if its quorum still holds.
+fn begin_one<H: Hsm + ?Sized>(
+    ledger: &Ledger,
+    hsm: &H,
+    seals: &Seals,
+    hash: &StatementHash,
+    now_s: u64,
+) -> Result<(), Stuck> {
+    let quorum = ledger.read(|state| {
+        let quorum = state.quorum(hash, now_s).ok()?;
+        Some((quorum, state.proposal(hash)?.statement.motion.clone()))
+    });
+    // Withdrawn, frozen or begun meanwhile.
+    let Some((quorum, motion)) = quorum else { return Ok(()) };
+    let is_origin = matches!(motion, Motion::NewOrigin { .. });
+    if let Motion::NewOrigin { lost, officers, rules } = &motion {
+        seals.check_given_up(lost, *officers, *rules).map_err(Stuck::Waits)?;
+    }
+    let hidden = ledger.read(|state| state.reveals(&motion));
+    let reveals = hidden.iter().map(|key| reveal(hsm, key)).collect::<Result<Vec<_>, _>>();
+    match ledger.begin(quorum, reveals.map_err(Stuck::Waits)?, now_s) {
+        Ok(line) => tracing::info!(statement = %hash.short(), line, "an approved motion begins"),
+        Err(WriteError::Contradiction(error)) => {
+            tracing::debug!(%error, "a motion did not begin");
+        }
+        Err(error) => return Err(Stuck::Waits(error.to_string())),
+    }
+    if is_origin && let Err(problem) = seals.checkpoint(ledger, hsm) {
+        tracing::error!(problem, "the new origin's checkpoint is not kept yet");
+    }
+    Ok(())
+}
+
+/// The public half of a key that is about to be published: from a token that has proven it.
+fn reveal<H: Hsm + ?Sized>(hsm: &H, key: &KeyId) -> Result<PublicKey, String> {
+    let status = hsm.key_status(key);
+    if let Some(why) = status.as_ref().and_then(|status| status.conflict.as_ref()) {
+        return Err(format!("key {key}: {why}"));
+    }
+    if status.is_none_or(|status| status.proven_by.is_empty()) {
+        return Err(format!("no token has proven key {key} yet; see the tokens' health"));
+    }
+    let public = hsm.public_key(key).filter(|public| public.id() == *key);
+    public.ok_or_else(|| format!("no token shows the public half of key {key}"))
 }
 
 const MAKING_ZSK: &str = "making the ZSK of ";

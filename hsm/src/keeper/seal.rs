@@ -158,9 +158,28 @@ impl Seals {
         })
     }
 
-    /// The newest lines that are known to be missing: what a new origin gives up.
-    pub fn lost(&self) -> Option<TreeHead> {
-        locked(&self.against).values().map(Claim::head).max_by_key(|head| head.size)
+    /// Whether a new origin gives up exactly what is known to be missing, and takes up no version of
+    /// officers or rules that was used in it.
+    pub fn check_given_up(&self, lost: &TreeHead, officers: u64, rules: u64) -> Result<(), String> {
+        let against = locked(&self.against);
+        let newest = against.values().map(Claim::head).max_by_key(|head| head.size);
+        if newest != Some(*lost) {
+            return Err(format!(
+                "it gives up `{lost}`, and what is known to be lost is {}",
+                newest.map_or("nothing".to_owned(), |head| format!("`{head}`"))
+            ));
+        }
+        for claim in against.values() {
+            let Claim::Token(seen) = claim else { continue };
+            let used = (seen.officers.version, seen.rules.version);
+            if officers < used.0 || rules < used.1 {
+                return Err(format!(
+                    "it goes on from officers version {officers} and rules version {rules}; a token has                      seen versions {} and {}",
+                    used.0, used.1
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Why the last checkpoint was not made or kept.

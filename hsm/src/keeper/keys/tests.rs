@@ -8,6 +8,7 @@ use countersign_policy::motion::Motion;
 use super::*;
 use crate::council;
 use crate::keeper::fake::{Scene, Table, now_s, zone};
+use crate::keeper::motions::Executor;
 
 /// With a KSK made and active, and a ZSK: the two keys of most tests.
 fn signing(more: &[[u8; 64]]) -> Scene {
@@ -123,7 +124,10 @@ fn signatures_of_an_earlier_run_are_closed_as_unknown() {
     let under = scene.ledger.read(|state| state.standing(&operation, now_s())).expect("standing");
     let leave = scene.ledger.intend(operation, under, now_s()).expect("allowed");
     let intent = leave.spend().intent();
-    close_interrupted_signatures(&scene.ledger, now_s()).expect("closed");
+    let mut executor = Executor::new((&scene.ledger, intent), &scene.hsm, &scene.seals, now_s);
+    executor.round();
+    assert_eq!(scene.lines(), intent + 1, "one of this run is not touched");
+    assert_eq!(scene.round(), []);
     let text = scene.text();
     let last = text.lines().last().expect("a line");
     let line = Line::from_canonical(intent + 1, last.as_bytes()).expect("canonical");
