@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod gate;
 pub mod inbound;
 pub mod metrics;
+pub mod notices;
 pub mod notify;
 pub mod outbound;
 pub mod peers;

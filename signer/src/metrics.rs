@@ -1,9 +1,9 @@
 //! What Prometheus sees. Counters live here; everything that is a state (zones, tokens, expiry)
 //! is read when it is asked for, so that no series outlives what it is about.
 //!
-//! Cardinality is bounded: tokens by the founding, peers never a label, zones by [`ZONES_MAX`].
+//! Cardinality is bounded: tokens by the founding, notices by their kinds, peers never a label, zones by [`ZONES_MAX`].
 
-use countersign_hsm::protocol::{LATENCY_BUCKETS_US, TokenHealth, TokenState};
+use countersign_hsm::protocol::{KeeperHealth, LATENCY_BUCKETS_US, TokenHealth, TokenState};
 use countersign_policy::ZoneName;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
@@ -41,7 +41,7 @@ pub struct Scrape<'a> {
     /// The zones' tasks.
     pub zones: &'a Directory,
     /// The keeper's answer, if it gave one.
-    pub tokens: Option<&'a [TokenHealth]>,
+    pub keeper: Option<&'a KeeperHealth>,
     /// Whether the last reload was refused.
     pub config_refused: bool,
     /// When our own TLS certificate ends.
@@ -141,7 +141,8 @@ impl Metrics {
         }));
         families.extend(general(scrape));
         families.extend(zones(scrape));
-        families.extend(tokens(scrape.tokens));
+        families.extend(scrape.keeper.map(notices));
+        families.extend(tokens(scrape.keeper.map(|keeper| &*keeper.tokens)));
         families.retain(|family| !family.get_metric().is_empty());
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text)?;
@@ -230,7 +231,7 @@ fn general(scrape: &Scrape<'_>) -> Vec<MetricFamily> {
         gauge(
             "countersign_keeper_reachable",
             "1 if the keeper answered for this scrape.",
-            [(vec![], truth(scrape.tokens.is_some()))],
+            [(vec![], truth(scrape.keeper.is_some()))],
         ),
         gauge(
             "countersign_certificate_expiry_timestamp_seconds",
@@ -294,6 +295,15 @@ fn zones(scrape: &Scrape<'_>) -> Vec<MetricFamily> {
     ]
 }
 
+fn notices(keeper: &KeeperHealth) -> MetricFamily {
+    gauge(
+        "countersign_keeper_notices",
+        "What the keeper wants known, by its kind; all but `proposal` need attention.",
+        crate::notices::count(&keeper.notices)
+            .map(|(kind, n)| (vec![("kind", kind.as_str().to_owned())], as_f64(n))),
+    )
+}
+
 fn tokens(tokens: Option<&[TokenHealth]>) -> Vec<MetricFamily> {
     let tokens = tokens.unwrap_or_default();
     let label =
@@ -352,6 +362,8 @@ fn latency(token: &TokenHealth, labels: Labels) -> Metric {
 
 #[cfg(test)]
 mod tests {
+    use countersign_hsm::protocol::{Notice, NoticeKind};
+
     use super::*;
 
     #[test]
@@ -373,10 +385,12 @@ mod tests {
             latency_counts: vec![1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1],
             latency_sum_us: 2_000_000,
         };
+        let detail = "by carol".to_owned();
+        let frozen = Notice { kind: NoticeKind::Frozen, detail };
         let text = metrics
             .render(&Scrape {
                 zones: &Directory::default(),
-                tokens: Some(&[token]),
+                keeper: Some(&KeeperHealth { tokens: vec![token], notices: vec![frozen] }),
                 config_refused: false,
                 certificate_ends_at_s: Some(5),
                 counters: &[("countersign_transfers_out_total".to_owned(), "Transfers out.", 4)],
@@ -391,6 +405,8 @@ mod tests {
             "countersign_zones 0",
             "countersign_zones_alarmed{kind=\"no-version\"} 0",
             "countersign_keeper_reachable 1",
+            "countersign_keeper_notices{kind=\"frozen\"} 1",
+            "countersign_keeper_notices{kind=\"proposal\"} 0",
             "countersign_hsm_usable{token=\"zsk-a\",group=\"zsk\"} 1",
             "countersign_hsm_sign_seconds_bucket{token=\"zsk-a\",group=\"zsk\",le=\"0.00005\"} 1",
             "countersign_hsm_sign_seconds_bucket{token=\"zsk-a\",group=\"zsk\",le=\"+Inf\"} 3",

@@ -164,12 +164,27 @@ pub struct Health {
     pub zones_alarmed: u64,
     /// Why the keeper can't be asked, if it can't.
     pub keeper_error: Option<String>,
+    /// What the keeper wants known, worst first.
+    #[serde(default)]
+    pub notices: Vec<NoticeReport>,
     /// Why the last reload of the configuration was refused.
     pub config_error: Option<String>,
     /// What a reload could not change and a restart will.
     pub restart_needed_for: Vec<String>,
     /// When our own TLS certificate ends.
     pub certificate_ends_at_s: Option<i64>,
+}
+
+/// Something that the keeper wants known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeReport {
+    /// What sort: `behind`, `ledger`, `clock`, `frozen`, `recovery`, `token`, `unfinished`,
+    /// `checkpoint` or `proposal`.
+    pub kind: String,
+    /// What is so, since when, and what to do.
+    pub detail: String,
+    /// Whether someone should see to it; not so while officers are at their work.
+    pub attention: bool,
 }
 
 /// The answer to `POST /v1/zones/{zone}/freeze`, `thaw` and `refresh`.

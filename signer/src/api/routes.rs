@@ -13,21 +13,22 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
 use countersign_hsm::client::{Client, ClientError};
-use countersign_hsm::protocol::{TokenHealth, TokenState};
+use countersign_hsm::protocol::{Notice, TokenHealth, TokenState};
 use countersign_policy::ZoneName;
 use hyper::body::{Bytes, Frame};
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::model::{
-    AlarmReport, Done, FrozenBy, Health, HsmStatus, Key, KeyList, Token, ZoneDetail, ZoneList,
-    ZoneSummary,
+    AlarmReport, Done, FrozenBy, Health, HsmStatus, Key, KeyList, NoticeReport, Token, ZoneDetail,
+    ZoneList, ZoneSummary,
 };
 use super::problem::Problem;
 use super::{ApiState, BODY_BYTES_MAX, Caller, export};
 use crate::clock::now_s;
 use crate::config::Role;
 use crate::metrics::Scrape;
+use crate::notices;
 use crate::published::Published;
 use crate::runner::status::{Command, Handle, Status};
 
@@ -344,7 +345,10 @@ fn token(health: TokenHealth) -> Token {
 }
 
 async fn health(State(state): Shared) -> Json<Health> {
-    let keeper_error = ask(&state, Client::keeper).await.err().map(|p| p.detail);
+    let (keeper_error, notices) = match ask(&state, Client::health).await {
+        Ok(health) => (None, reports(health.notices)),
+        Err(problem) => (Some(problem.detail), vec![]),
+    };
     let now_s = now_s();
     let zones = state.zones.zones();
     let (mut up, mut alarmed) = (0, 0);
@@ -354,7 +358,10 @@ async fn health(State(state): Shared) -> Json<Health> {
         alarmed += u64::from(!status.schedule.alarms(now_s).is_empty());
     }
     let live = state.live.load();
-    let fine = keeper_error.is_none() && alarmed == 0 && live.config_error.is_none();
+    let fine = keeper_error.is_none()
+        && !notices.iter().any(|notice| notice.attention)
+        && alarmed == 0
+        && live.config_error.is_none();
     Json(Health {
         status: if fine { "ok" } else { "attention" }.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -362,21 +369,34 @@ async fn health(State(state): Shared) -> Json<Health> {
         zones_up: up,
         zones_alarmed: alarmed,
         keeper_error,
+        notices,
         config_error: live.config_error.clone(),
         restart_needed_for: live.restart_needed_for.iter().map(|s| (*s).to_owned()).collect(),
         certificate_ends_at_s: live.certificate_ends_at_s,
     })
 }
 
+fn reports(mut notices: Vec<Notice>) -> Vec<NoticeReport> {
+    notices::sort(&mut notices);
+    notices
+        .into_iter()
+        .map(|notice| NoticeReport {
+            kind: notice.kind.as_str().to_owned(),
+            detail: notice.detail,
+            attention: notices::needs_attention(notice.kind),
+        })
+        .collect()
+}
+
 async fn metrics(State(state): Shared) -> Answer<Response> {
-    let tokens = ask(&state, Client::health).await.ok().map(|health| health.tokens);
+    let keeper = ask(&state, Client::health).await.ok();
     let live = state.live.load();
     let counters = (state.counters)();
     let text = state
         .metrics
         .render(&Scrape {
             zones: &state.zones,
-            tokens: tokens.as_deref(),
+            keeper: keeper.as_ref(),
             config_refused: live.config_error.is_some(),
             certificate_ends_at_s: live.certificate_ends_at_s,
             counters: &counters,

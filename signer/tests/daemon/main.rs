@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use countersign_hsm::protocol::{Notice, NoticeKind};
 use keeper::Keeper;
 use primary::{Pki, Primary};
 use rustix::process::{Pid, Signal, kill_process};
@@ -24,6 +25,7 @@ struct Bed {
     config: String,
     api: SocketAddr,
     daemon: Child,
+    keeper: Keeper,
     _primary: Primary,
 }
 
@@ -85,7 +87,7 @@ role = "monitor"
         );
         std::fs::write(dir.path().join("daemon.toml"), &config).expect("written");
         let daemon = start(dir.path());
-        Self { dir, config, api, daemon, _primary: primary }
+        Self { dir, config, api, daemon, keeper, _primary: primary }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -213,6 +215,36 @@ async fn a_reload_takes_what_is_whole_and_refuses_the_rest() {
     let text = bed.until(&["daemon", "status"], |_, text| text.contains("daemon.log")).await;
     assert!(text.contains("restart needed for"), "{text}");
     bed.until(&["zone", "list"], |_, text| text.contains("example.") && text.contains("up")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_keeper_wants_known_is_seen_and_what_needs_attention_counts() {
+    let bed = Bed::start().await;
+    bed.until(&["zone", "list"], |code, text| code == 0 && text.contains("up")).await;
+    let status = async |wish: &str| {
+        let ask = ["daemon", "status", "--json"];
+        let text = bed.until(&ask, |_, text| text.contains(wish)).await;
+        serde_json::from_str::<serde_json::Value>(&text).expect("json")
+    };
+    let shown = status("\"ok\"").await;
+    assert_eq!(shown["notices"], serde_json::json!([]));
+    let notice = |kind, detail: &str| Notice { kind, detail: detail.to_owned() };
+    let say = |notices| bed.keeper.state.lock().expect("state").notices = notices;
+    say(vec![notice(NoticeKind::Proposal, "1 open: retire-key")]);
+    let shown = status("retire-key").await;
+    assert_eq!(
+        (&shown["status"], &shown["notices"][0]["attention"]),
+        (&"ok".into(), &false.into())
+    );
+    say(vec![
+        notice(NoticeKind::Proposal, "1 open: retire-key"),
+        notice(NoticeKind::Frozen, "KSK use, by carol"),
+    ]);
+    let shown = status("by carol").await;
+    let first = &shown["notices"][0];
+    assert_eq!((&shown["status"], &first["kind"]), (&"attention".into(), &"frozen".into()));
+    let (_, text) = bed.cli(&["daemon", "status"]);
+    assert!(text.contains("keeper: see to") && text.contains("KSK use, by carol"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
