@@ -154,6 +154,10 @@ pub(super) fn health(health: &Health, out: Out<'_>) -> Result<()> {
     rows.add_row(["zones with an alarm", &health.zones_alarmed.to_string()]);
     rows.add_row(["keeper", health.keeper_error.as_deref().unwrap_or("reachable")]);
     rows.add_row(["configuration", health.config_error.as_deref().unwrap_or("taken")]);
+    for notice in &health.notices {
+        let what = if notice.attention { "keeper: see to" } else { "keeper: note" };
+        rows.add_row([what, &format!("{}: {}", notice.kind, notice.detail)]);
+    }
     if !health.restart_needed_for.is_empty() {
         rows.add_row(["restart needed for", &health.restart_needed_for.join(", ")]);
     }
