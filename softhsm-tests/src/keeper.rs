@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail, ensure};
+use countersign_hsm::client::LedgerClient;
 use countersign_policy::ledger::{LedgerState, Line};
 use countersign_policy::state::Status;
 use countersign_policy::statement::StatementHash;
@@ -65,6 +66,8 @@ pub struct Keeper {
     log: PathBuf,
 }
 
+/// Lines asked for at once.
+const LINES_AT_ONCE: u32 = 256;
 /// How a keeper ends that has just been founded, for its supervisor to start it again.
 const EXIT_FOUNDED: i32 = 5;
 
@@ -200,14 +203,14 @@ impl Keeper {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// What the ledger's lines amount to.
+    /// What the ledger's lines amount to, as the keeper tells them to whoever asks.
     pub fn ledger_state(&self) -> Result<LedgerState> {
+        let mut keeper = LedgerClient::connect(&self.ledger_socket, SOON)?;
         let mut state = LedgerState::default();
-        let octets = std::fs::read(&self.ledger)?;
-        // A line that is being written has no newline yet.
-        for line in octets.split_inclusive(|octet| *octet == b'\n') {
-            if let Some(line) = line.strip_suffix(b"\n") {
-                state.apply(&Line::from_canonical(state.next_seq(), line)?)?;
+        let (lines, _) = keeper.head()?;
+        while state.next_seq() < lines {
+            for line in keeper.read(state.next_seq(), LINES_AT_ONCE)? {
+                state.apply(&Line::from_canonical(state.next_seq(), &line)?)?;
             }
         }
         Ok(state)

@@ -246,7 +246,9 @@ impl Officers {
         let from = self.dir.join("founding.toml");
         write(&from, &text, User::Harness, 0o644)?;
         let (from, file) = (from.display().to_string(), self.founding_file().display().to_string());
-        let drafted = self.json("op", &["found", "draft", "--from", &from, "--out", &file])?;
+        let drafted = until("the survey of tokens that are being opened", SOON, || {
+            self.json("op", &["found", "draft", "--from", &from, "--out", &file])
+        })?;
         let everyone: Vec<&str> = self.people.keys().map(String::as_str).collect();
         self.all_at_once(&everyone, &["found", "sign", &file])?;
         let hash = drafted["hash"].as_str().with_context(|| format!("{drafted:#}"))?;

@@ -90,7 +90,7 @@ const REFUSED: [Edit; 9] = [
             lines.push(lines[at].clone());
             Ok(())
         },
-        "begun",
+        "does not begin",
     ),
     (
         "a founding with one signature less",
@@ -163,8 +163,10 @@ fn an_edit_that_needs_nobodys_signature_is_caught_by_those_who_remember() {
         ensure!(chain.keeper.stop()?.success());
 
         let mut lines = whole.clone();
-        let at = first(&lines, "started")?;
-        lines[at]["entry"]["binary"] = json!("5a".repeat(32));
+        // Each proposal and verdict names the tree that its signer has seen: only what comes after the
+        // last of them is nobody's.
+        let at = *places(&lines, "intent").last().context("an intent")?;
+        lines[at]["entry"]["operation"]["nonce"] = json!("5a".repeat(16));
         write_ledger(&chain.keeper.ledger, &lines, true)?;
         chain.keeper.start()?;
         no_key_is_used(&mut chain, 2)?;

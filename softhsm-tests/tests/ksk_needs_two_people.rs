@@ -35,6 +35,12 @@ fn ksk_needs_two_people() {
         officers.refused("op", &["approve", &id], "proposed it and has no vote")?;
         officers.refused("audrey", &["approve", &id], "has no vote on generate-key")?;
         officers.refused("pat", &["approve", &id], "has no vote on generate-key")?;
+        // Of three key officers one who proposes leaves two, and the loss of one would stop it all.
+        officers.refused(
+            "kay",
+            &[&["propose"], &KSK[..]].concat(),
+            "more persons than it takes",
+        )?;
         nothing_yet(&chain, &id)?;
         // One officer, as often as she likes.
         officers.approve(&["kay"], &id)?;
@@ -57,6 +63,7 @@ fn ksk_needs_two_people() {
 fn an_officer_who_proposes_does_not_count() {
     story(|scratch| {
         let mut chain = Chain::prepare(scratch, Plan::default(), Authority::new(scratch, "ca")?)?;
+        chain.officers.meet("kate", "key-officer", &["ed25519"])?;
         chain.found_appliance()?;
         chain.bind_zones()?;
         let id = chain.officers.propose("kay", &KSK)?;
