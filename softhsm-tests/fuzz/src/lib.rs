@@ -1,11 +1,12 @@
 //! What the targets share: one zone, one key, one policy, one moment.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use countersign_hsm::keeper::judge::{KeyInUse, judge_zone_tbs};
-use countersign_policy::founding::Binding;
-use countersign_policy::signing::{Denial, KeySplit, SerialPolicy};
+use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole, PublicKey, SigningPolicy, ZoneName};
+
+pub mod texts;
 
 /// The keeper's clock in the targets.
 pub const NOW_S: u64 = 1_795_000_000;
@@ -42,6 +43,7 @@ pub fn policy() -> SigningPolicy {
         validity_s: 14 * 86_400,
         refresh_s: 7 * 86_400,
         inception_offset_s: 3_600,
+        approval: DnskeyApproval::Standing,
     }
 }
 
@@ -64,17 +66,17 @@ pub fn well_aimed(covered: [u8; 2], labels: u8, ttl_s: [u8; 4], records: &[u8]) 
 /// Judges octets as the keeper would, and looks at what it lets through with other eyes.
 pub fn judge(tbs: &[u8]) -> bool {
     let (zone, public, policy) = (apex(), zsk(), policy());
-    let binding = || Binding { policy: "default".to_owned() };
     let child = ZoneName::from_wire(BOUND_CHILD).expect("a name");
-    let bound: BTreeMap<ZoneName, Binding> = [(zone.clone(), binding()), (child, binding())].into();
+    // Both zones are signed here, and no DS of theirs was exported.
+    let exported = |name: &ZoneName| (*name == zone || *name == child).then(BTreeSet::new);
     let key = KeyInUse { zone: &zone, role: KeyRole::Zsk, public: &public, policy: &policy };
-    let allowed = judge_zone_tbs(&key, &bound, NOW_S, tbs).is_ok();
+    let allowed = judge_zone_tbs(&key, &exported, NOW_S, tbs).is_ok();
     if allowed {
         is_harmless(tbs);
     }
     // A KSK signs no zone data, whatever it is.
     let ksk = KeyInUse { role: KeyRole::Ksk, ..key };
-    assert!(judge_zone_tbs(&ksk, &bound, NOW_S, tbs).is_err());
+    assert!(judge_zone_tbs(&ksk, &exported, NOW_S, tbs).is_err());
     allowed
 }
 

@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-use countersign_fuzz::{APEX, BOUND_CHILD, apex, judge, well_aimed, zsk};
+use countersign_fuzz::{APEX, BOUND_CHILD, apex, judge, texts, well_aimed, zsk};
 use countersign_hsm::frame;
 use countersign_hsm::protocol::{LedgerRequest, PROTOCOL_VERSION, Request};
+use countersign_policy::ledger::CdsType;
 use countersign_zone::packed::Builder;
 use countersign_zone::{Rtype, name};
 
@@ -33,6 +34,9 @@ fn main() {
     write("transfer_framing", "two-messages", &framed(&[&opening, &closing]));
     write("transfer_framing", "stops", &framed(&[&opening]));
     write("stored_zone", "page", &page());
+    for (seed, text) in texts::seeds() {
+        write("statement", &seed, text.as_bytes());
+    }
 }
 
 /// `owner type class TTL RDLENGTH RDATA`, as it is signed and as it is sent.
@@ -94,12 +98,21 @@ fn protocol_seeds() -> Vec<(&'static str, Vec<u8>)> {
         inception: 1,
         expiration: 2,
     };
+    let sign_cds = Request::SignCds {
+        zone: apex(),
+        rrset: CdsType::Cdnskey,
+        signer: key,
+        ttl_s: 3_600,
+        inception: 1,
+        expiration: 2,
+    };
     let requests = [
         ("hello", Request::Hello { protocol: PROTOCOL_VERSION }),
         ("zones", Request::Zones { after: None }),
         ("zone", Request::Zone { zone: apex() }),
         ("sign-zone", Request::SignZone { zone: apex(), key, tbs }),
         ("sign-dnskey", sign_dnskey),
+        ("sign-cds", sign_cds),
         ("published", Request::Published { zone: apex(), serial: 7, digest: [1; 32] }),
         ("health", Request::Health),
     ];
@@ -107,8 +120,16 @@ fn protocol_seeds() -> Vec<(&'static str, Vec<u8>)> {
         .iter()
         .map(|(name, request)| (*name, frame::encode(3, request).expect("short")))
         .collect();
-    let read = LedgerRequest::Read { from: 0, skip: 0, max: 9 };
-    seeds.push(("ledger-read", frame::encode(1, &read).expect("short")));
+    let ledger_requests = [
+        ("ledger-hello", LedgerRequest::Hello { protocol: PROTOCOL_VERSION }),
+        ("ledger-read", LedgerRequest::Read { from: 0, skip: 0, max: 9 }),
+        ("ledger-survey", LedgerRequest::Survey),
+        ("ledger-found", LedgerRequest::Found { text: "text".to_owned(), signatures: vec![] }),
+        ("ledger-export", LedgerRequest::ExportDs { zone: apex() }),
+    ];
+    for (name, request) in ledger_requests {
+        seeds.push((name, frame::encode(1, &request).expect("short")));
+    }
     seeds
 }
 
