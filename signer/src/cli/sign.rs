@@ -1,10 +1,14 @@
 //! Signatures by `ssh-keygen -Y sign`, run as a child: keys in files, in an agent and on security
 //! keys all work, passphrases and PINs are asked for by it, and no private key is ever read here.
 //!
-//! The text goes in by standard input and the signature comes out by standard output, so nothing is
-//! left behind. The signature is then checked against the very key that the roster has.
+//! The text lies in a folder of its own, which nobody else may enter and which is gone afterwards:
+//! `ssh-keygen` asks for a passphrase or a PIN only where its standard input is the terminal. (Ctrl-C
+//! leaves that folder behind; it holds the text and no secret.) The signature is then checked against
+//! the very key that the roster has.
 
+use std::fs::DirBuilder;
 use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,12 +16,14 @@ use countersign_policy::officer::{OfficerKey, PersonName, Role, Roster};
 use countersign_policy::ssh::{ARMOR_BYTES_MAX, Namespace, Signature, verify};
 
 use super::end::Stop;
+use super::files::{self, Existing};
+use super::say;
 
 const SSH_KEYGEN: &str = "ssh-keygen";
-/// What `ssh-keygen -l` says of a key: a size, a hash, a comment and a type.
-const FINGERPRINT_BYTES_MAX: u64 = 4096;
-/// What it says when it fails: a sentence or two.
-const COMPLAINT_BYTES_MAX: u64 = 4096;
+/// What it says: of a key, a size, a hash, a comment and a type; when it fails, a sentence or two.
+const SAID_BYTES_MAX: u64 = 4096;
+/// The text, in its folder.
+const TEXT_FILE: &str = "text";
 
 /// A person of a roster, with the key at hand.
 #[derive(Debug)]
@@ -138,7 +144,7 @@ pub(super) fn command_line(namespace: Namespace, file: &Path) -> String {
 fn fingerprint(identity: &Path) -> Result<String, Stop> {
     let mut command = Command::new(SSH_KEYGEN);
     command.args(["-l", "-E", "sha256", "-f"]).arg(identity);
-    let answer = run(command, b"", FINGERPRINT_BYTES_MAX, false)?;
+    let answer = run(command.stdin(Stdio::null()).stderr(Stdio::piped()))?;
     let said = String::from_utf8_lossy(&answer.said);
     let mut lines = said.lines();
     let print = lines.next().and_then(|line| line.split_whitespace().nth(1));
@@ -158,11 +164,16 @@ fn fingerprint(identity: &Path) -> Result<String, Stop> {
 }
 
 fn ssh_sign(identity: &Path, namespace: Namespace, text: &str) -> Result<String, Stop> {
+    let place = Workplace::new()?;
+    let file = place.0.join(TEXT_FILE);
+    files::write_whole(&file, Existing::Keep, true, |file| file.write_all(text.as_bytes()))
+        .map_err(|error| files::cannot_write(&file, &error))?;
     let mut command = Command::new(SSH_KEYGEN);
-    command.args(["-q", "-Y", "sign", "-n", namespace.as_str(), "-f"]).arg(identity);
+    command.args(["-q", "-Y", "sign", "-n", namespace.as_str(), "-f"]).arg(identity).arg(&file);
     // A security key asks for a touch on standard error, and only if that is a terminal.
-    let terminal = std::io::stderr().is_terminal();
-    let answer = run(command, text.as_bytes(), ARMOR_BYTES_MAX as u64 + 1, terminal)?;
+    let complaints =
+        if std::io::stderr().is_terminal() { Stdio::inherit() } else { Stdio::piped() };
+    let answer = run(command.stdin(Stdio::inherit()).stderr(complaints))?;
     if !answer.good {
         return Err(Stop::failed(format!(
             "{SSH_KEYGEN} did not sign with {}; nothing was sent. {}hint: with a .pub, the key has to \
@@ -171,8 +182,29 @@ fn ssh_sign(identity: &Path, namespace: Namespace, text: &str) -> Result<String,
             answer.complaint()
         )));
     }
-    String::from_utf8(answer.said)
-        .map_err(|_| Stop::failed(format!("{SSH_KEYGEN} answered with something that is no text")))
+    files::read_text(&files::with_suffix(&file, "sig"), ARMOR_BYTES_MAX)
+}
+
+/// A folder for a text and its signature.
+struct Workplace(PathBuf);
+
+impl Workplace {
+    fn new() -> Result<Self, Stop> {
+        let folder =
+            std::env::temp_dir().join(format!("countersign-{:032x}", rand::random::<u128>()));
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|error| files::cannot_write(&folder, &error))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        // What can't be removed holds no secret.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// What a child said.
@@ -185,14 +217,12 @@ struct Answer {
 impl Answer {
     /// Its complaint as the end of a sentence, or nothing.
     fn complaint(&self) -> String {
-        let text = String::from_utf8_lossy(&self.complained);
-        let text: String =
-            text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text = say::plain(String::from_utf8_lossy(&self.complained).trim());
         if text.is_empty() { String::new() } else { format!("It says: {text}. ") }
     }
 }
 
-fn run(mut command: Command, text: &[u8], said_max: u64, shows: bool) -> Result<Answer, Stop> {
+fn run(command: &mut Command) -> Result<Answer, Stop> {
     let failed = |error: std::io::Error| {
         if error.kind() == std::io::ErrorKind::NotFound {
             return Stop::failed(format!(
@@ -202,29 +232,14 @@ fn run(mut command: Command, text: &[u8], said_max: u64, shows: bool) -> Result<
         }
         Stop::failed(format!("can't run {SSH_KEYGEN}: {error}"))
     };
-    let complaints = if shows { Stdio::inherit() } else { Stdio::piped() };
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(complaints)
-        .spawn()
-        .map_err(failed)?;
-    // It reads all of its input before it writes, and a complaint fits its pipe: in this order
-    // neither side waits for the other. Dropping the input is its end.
-    if let Some(mut input) = child.stdin.take() {
-        match input.write_all(text) {
-            Ok(()) => {}
-            // It stopped without reading; its status says why.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-            Err(error) => return Err(failed(error)),
-        }
-    }
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(failed)?;
     let (mut said, mut complained) = (Vec::new(), Vec::new());
+    // What it says is short: each fits its pipe, so that neither waits for the other to be read.
     if let Some(output) = child.stdout.take() {
-        output.take(said_max).read_to_end(&mut said).map_err(failed)?;
+        output.take(SAID_BYTES_MAX).read_to_end(&mut said).map_err(failed)?;
     }
     if let Some(complaints) = child.stderr.take() {
-        complaints.take(COMPLAINT_BYTES_MAX).read_to_end(&mut complained).map_err(failed)?;
+        complaints.take(SAID_BYTES_MAX).read_to_end(&mut complained).map_err(failed)?;
     }
     let status = child.wait().map_err(failed)?;
     Ok(Answer { good: status.success(), said, complained })

@@ -10,6 +10,15 @@ use serde_json::Value;
 use super::super::end::End;
 use super::Bed;
 
+/// The public half of a person's key, as ssh-keygen writes it.
+fn public_key(bed: &Bed, person: &str) -> String {
+    // Apart from the private half, which ssh-keygen would find beside it.
+    let public = bed.text(&format!("public-of-{person}.pub"));
+    let keygen = Command::new("ssh-keygen").args(["-y", "-f", &bed.identity(person)]).output();
+    std::fs::write(&public, keygen.expect("ssh-keygen runs").stdout).expect("written");
+    public
+}
+
 fn parsed(text: &str) -> Value {
     serde_json::from_str(text).expect("JSON")
 }
@@ -49,6 +58,18 @@ fn what_the_keeper_would_refuse_is_refused_before_it_is_signed() {
     bed.run_as("olga", &["propose", "unbind-zone", "--zone", "other."])
         .expect(End::Failed, "it would be refused, so nothing was sent");
     bed.run_as("alice", &["approve", "00000000"]).expect(End::Usage, "no proposal 00000000");
+    // A key that can't sign: what is refused is refused before it is asked.
+    for (person, arguments) in [
+        ("olga", vec!["propose", "unbind-zone", "--zone", "other."]),
+        ("pat", vec!["approve", id.as_str(), "--yes"]),
+    ] {
+        let public = public_key(&bed, person);
+        let asked = [&arguments[..], &["--identity", &public]].concat();
+        bed.run(&asked).expect(End::Failed, "it would be refused");
+    }
+    let public = public_key(&bed, "alice");
+    bed.run(&["approve", &id, "--yes", "--identity", &public])
+        .expect(End::Failed, "ssh-keygen did not sign");
     assert_eq!(bed.keeper.lines(), lines, "nothing was sent");
 }
 
@@ -178,10 +199,7 @@ fn one_person_freezes() {
 #[test]
 fn officers_come_and_go_by_their_own_names() {
     let bed = Bed::new(World::founded());
-    bed.identity("dora");
-    let public = bed.text("dora.pub");
-    let keygen = Command::new("ssh-keygen").args(["-y", "-f", &bed.text("dora")]).output();
-    std::fs::write(&public, keygen.expect("ssh-keygen runs").stdout).expect("written");
+    let public = public_key(&bed, "dora");
     let enrol = ["officer", "enrol", "dora", "--role", "key-officer", "--key", &public];
     bed.run_as("olga", &enrol).expect(End::Fine, "enrol: dora key-officer");
     bed.run_as("olga", &["officer", "retire", "carol"])
@@ -276,4 +294,44 @@ fn an_appliance_is_founded_by_everyone_on_its_roster() {
     assert!(bed.path("pins").join(format!("{hash}.toml")).exists(), "who signed has pinned it");
     let other = ["--founding", &"00".repeat(32), "found", "sign", &text];
     bed.run(&other).expect(End::Unsound, "another founding");
+}
+
+#[test]
+fn a_proposal_is_shown_as_it_will_be_signed() {
+    let bed = Bed::new(World::bound());
+    let id = proposed(&bed, &["generate-key", "--zone", "example.", "--role", "ksk"]);
+    bed.run_as("alice", &["approve", &id]).expect(End::Fine, "");
+    let said =
+        bed.run(&["proposal", "show", &id[..8]]).expect(End::Fine, "operation: generate-key");
+    let hash = id.parse::<countersign_policy::statement::StatementHash>().expect("an id");
+    let first = hash.words().lines().next().expect("words").to_owned();
+    for part in [
+        &format!("words   {first}"),
+        "rule    2 key-officer",
+        "vote    alice approve",
+        "waits   for ",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+    bed.run(&["proposal", "show", &id[..7]]).expect(End::Usage, "8 to 64");
+}
+
+#[test]
+fn the_calendar_knows_sets_that_run_out() {
+    let mut world = World::founded();
+    let approval = countersign_policy::signing::DnskeyApproval::PerSet;
+    let policy =
+        countersign_policy::SigningPolicy { approval, ..countersign_policy::testing::policy() };
+    world.carry(Motion::SetPolicy { name: "default".to_owned(), version: 1, policy });
+    world.carry(Motion::BindZone { zones: [zone()].into(), policy: "default".to_owned() });
+    let keys = [world.make_ksk(true), world.make_zsk()].into();
+    let bed = Bed::new(world);
+    bed.first(&["calendar"]).expect(End::Attention, "nobody may sign a DNSKEY set of example.");
+    bed.keeper
+        .kept()
+        .world
+        .as_mut()
+        .expect("founded")
+        .carry(Motion::SignDnskeySet { zone: zone(), keys });
+    bed.run(&["calendar"]).expect(End::Fine, "the leave to sign the DNSKEY set of example. ends");
 }

@@ -184,6 +184,15 @@ fn behind_is_for_a_new_origin_alone() {
     let id = said.out.split('"').nth(3).expect("an id").to_owned();
     bed.run_as("rob", &["approve", &id]).expect(End::Unsound, "Sign nothing");
     bed.run_as("rob", &["approve", &id, "--behind"]).expect(End::Fine, "approved by rob");
+    let other = {
+        let mut kept = bed.keeper.kept();
+        let world = kept.world.as_mut().expect("founded");
+        let name = "default".to_owned();
+        let policy = countersign_policy::testing::policy();
+        world.propose("olga", Motion::SetPolicy { name, version: 1, policy }).expect("a proposal")
+    };
+    bed.run_as("pat", &["approve", &other.to_string(), "--behind"])
+        .expect(End::Usage, "--behind is for new-origin alone");
 }
 
 #[test]
