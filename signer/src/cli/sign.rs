@@ -2,7 +2,7 @@
 //! keys all work, passphrases and PINs are asked for by it, and no private key is ever read here.
 //!
 //! The text lies in a folder of its own, which nobody else may enter and which is gone afterwards:
-//! `ssh-keygen` asks for a passphrase or a PIN only where its standard input is the terminal. (Ctrl-C
+//! `ssh-keygen` asks for a security key's PIN only where its standard input is the terminal. (Ctrl-C
 //! leaves that folder behind; it holds the text and no secret.) The signature is then checked against
 //! the very key that the roster has.
 

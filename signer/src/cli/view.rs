@@ -320,10 +320,17 @@ pub(super) fn connect(socket: &Path) -> Result<LedgerClient, Stop> {
 /// How a command ends that the keeper did not serve.
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
 pub(super) fn keeper_stop(error: ClientError) -> Stop {
-    let end = match error {
+    let end = match &error {
         ClientError::Refused(_) | ClientError::TooLarge(_) => End::Failed,
-        ClientError::Unreachable { .. }
-        | ClientError::Lost(_)
+        ClientError::Unreachable { path, problem } => {
+            let text = format!(
+                "the keeper can't be reached at {}: {problem}\n  hint: is countersign-keeper running, and \
+                 are you in the group `countersign`? another socket is named with --ledger-socket",
+                path.display()
+            );
+            return Stop::Said { end: End::Unreachable, text };
+        }
+        ClientError::Lost(_)
         | ClientError::Deadline(_)
         | ClientError::OtherProtocol { .. }
         | ClientError::Unexpected(_) => End::Unreachable,

@@ -49,7 +49,7 @@ fn what_is_exported_is_proven_without_a_keeper() {
     bed.first(&["audit", "verify", &file]).expect(End::Fine, "every one follows");
     let other = ["audit", "verify", &file, "--founding", &"00".repeat(32)];
     bed.run(&other).expect(End::Unsound, "is another appliance's");
-    bed.run(&["officer", "list"]).expect(End::Unreachable, "keeper at");
+    bed.run(&["officer", "list"]).expect(End::Unreachable, "the keeper can't be reached at");
 }
 
 #[test]
