@@ -152,14 +152,19 @@ fn a_new_origin_explains_what_it_gave_up_and_nothing_else() {
     assert_eq!(ledger.follows(&pin(&shorter)), Ok(()), "an officer who saw less of it");
     lost.freeze("adam", Scope::All).expect("a line");
     assert!(ledger.follows(&pin(&lost)).is_err(), "an officer who saw more than was given up");
-    // Whoever has seen the new origin is shown no fork of what came after it.
-    let seen = ledger.to_pin().expect("a pin");
-    let mut after = gone_on(&shorter);
+    // Whoever has seen the new origin is shown no fork of what came after it, even if it is shorter
+    // than what was given up.
+    let mut long = recoverable();
+    for _ in 0..12 {
+        long.freeze("adam", Scope::All).expect("a line");
+    }
+    let (mut after, mut forked) = (gone_on(&long), gone_on(&long));
     after.freeze("adam", Scope::All).expect("a line");
-    let mut forked = gone_on(&shorter);
     forked.freeze("bob", Scope::All).expect("a line");
-    assert!(folded(&forked).follows(&pin(&after)).is_err());
-    assert_eq!(seen.origins.len(), 1);
+    let seen = pin(&after);
+    assert!(seen.head.size < long.state.tree().head().size);
+    assert_eq!(folded(&after).follows(&seen), Ok(()));
+    assert!(folded(&forked).follows(&seen).is_err());
 }
 
 #[test]
