@@ -228,6 +228,8 @@ pub enum RefusalKind {
     Busy,
     /// The ledger can't be written, so no KSK is used.
     LedgerUnavailable,
+    /// The zone has no active KSK or CSK: officers have to see to it.
+    NoKey,
 }
 
 impl std::fmt::Display for RefusalKind {
@@ -240,6 +242,7 @@ impl std::fmt::Display for RefusalKind {
             Self::HsmUnavailable => "HSM unavailable",
             Self::Busy => "busy",
             Self::LedgerUnavailable => "ledger unavailable",
+            Self::NoKey => "no key",
         })
     }
 }

@@ -267,15 +267,12 @@ impl<H: Hsm> Service<H> {
             if set.until.is_none()
                 && let Some(role) = policy.roles().iter().find(|role| !has(**role))
             {
-                let hint = if role.signs_dnskey() {
-                    "it takes a generate-key or activate-key motion"
+                let (kind, hint) = if role.signs_dnskey() {
+                    (RefusalKind::NoKey, "it takes a generate-key or activate-key motion")
                 } else {
-                    "the keeper's log says why"
+                    (RefusalKind::HsmUnavailable, "the keeper's log says why")
                 };
-                return refuse(
-                    RefusalKind::HsmUnavailable,
-                    format!("{zone} has no active {role} yet; {hint}"),
-                );
+                return refuse(kind, format!("{zone} has no active {role} yet; {hint}"));
             }
             let keys = set.keys.iter().map(|id| self.key_info(state, zone, id));
             let keys = keys.collect::<Result<Vec<_>, _>>()?;
