@@ -173,7 +173,7 @@ fn a_parent_here_signs_the_approved_ds_and_no_other() {
         for (what, set) in [("one of the two", one), ("a third", three), ("others", other)] {
             chain.change_zone(&content(good + 1, &set))?;
             let alarm = until(&format!("an alarm on {what}"), SOON, || {
-                chain.daemon.alarm(&["signing-failed"])
+                chain.daemon.alarm(&["ds-not-approved"])
             })?;
             ensure!(alarm.contains("DS of child.example."), "{what}: {alarm}");
             ensure!(chain.served_serial()? == good, "{what} went out: {alarm}");
