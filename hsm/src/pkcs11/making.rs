@@ -226,9 +226,11 @@ fn an_intents_key_signs_the_intents_bytes_and_no_others() {
     let right = bytes(48, 2, ttl_s, [inception, expiration], name);
     let refused = running.tokens.check_ksk(&other, &right);
     assert!(matches!(refused, Err(HsmError::NotAuthorised(_))), "{refused:?}");
-    // A ZSK signs none of the three, whatever the intent says.
+    // A ZSK signs none of the three, whatever the intent says: not under its own tag either.
     running.tokens.forget_key(&key.id());
     running.tokens.expect_keys(vec![expected(KeyRole::Zsk)]);
-    let refused = running.tokens.check_ksk(&all[0].1, &right);
+    let mut of_zsk = right;
+    of_zsk[16..18].copy_from_slice(&key.tag(256).to_be_bytes());
+    let refused = running.tokens.check_ksk(&all[0].1, &of_zsk);
     assert!(matches!(refused, Err(HsmError::NotAuthorised(_))), "{refused:?}");
 }
