@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::end::Stop;
 use super::pins::Pins;
+use super::say;
 use super::sign::Hand;
 use super::view::{Expected, View};
 
@@ -80,11 +81,14 @@ impl Desk<'_> {
             Expected { founding: self.args.founding, pins: &pins, behind: self.args.behind };
         let view = View::open(&self.args.ledger_socket, &expected, before)?;
         if !self.json {
+            if let Some(origin) = &view.new_origin {
+                writeln!(self.out, "{origin}\n")?;
+            }
             if let Some(problem) = &view.borne {
                 writeln!(self.out, "--behind: {problem}; nothing is pinned\n")?;
             }
             if let Some(why) = view.stands_still() {
-                writeln!(self.out, "the keeper uses no key: {why}\n")?;
+                writeln!(self.out, "the keeper uses no key: {}\n", say::lines(why))?;
             }
         }
         Ok(view)

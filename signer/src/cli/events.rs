@@ -94,8 +94,9 @@ fn told(state: &LedgerState, history: &History, line: &Line) -> Told {
         }
         Entry::KeyConflict { key, token, found } => {
             let what = format!(
-                "refuses key {} from now on: token {token} answers for it with {}",
+                "refuses key {} from now on: token {} answers for it with {}",
                 say::short(key),
+                say::plain(token),
                 say::plain(found)
             );
             by_keeper(what, None)

@@ -31,7 +31,7 @@ use super::files::{self, Existing};
 use super::pins::Pin;
 use super::propose::indented;
 use super::sign::{Hand, signer_of};
-use super::view::{connect, keeper_stop};
+use super::view::{connect, keeper_stop, submit_stop};
 use super::{ask, say};
 
 /// A founding's text: its parser takes no longer one.
@@ -263,16 +263,16 @@ fn judge(text: &str, signed: &[(PersonName, Signature)], now_s: u64) -> Result<(
         .map_err(|error| super::propose::refused(&error))
 }
 
-/// A refusal because root has not pinned the hash yet says which line is wanted.
+/// A refusal says which line root has to have written, since that is what is forgotten.
 fn explain(error: ClientError, hash: &Hash) -> Stop {
     match &error {
         ClientError::Refused(refusal) if refusal.kind == RefusalKind::Forbidden => {
             Stop::failed(format!(
-                "{error}\n  root has to put this line under [keeper] in keeper.toml, once it is sure of \
-                 the hash:\n  {}",
+                "{error}\n  If it is not there yet: root, once sure of the hash, puts this line under \
+                 [keeper] in keeper.toml:\n  {}",
                 pin_line(hash)
             ))
         }
-        _ => keeper_stop(error),
+        _ => submit_stop(error),
     }
 }

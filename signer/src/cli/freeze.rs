@@ -15,7 +15,7 @@ use super::desk::Desk;
 use super::end::{End, Stop};
 use super::propose::judge;
 use super::say;
-use super::view::keeper_stop;
+use super::view::submit_stop;
 
 /// It is sent at once; this much covers two clocks that differ.
 const GOOD_FOR_S: u64 = 3_600;
@@ -64,7 +64,7 @@ pub(super) fn run(mut desk: Desk<'_>, args: FreezeArgs) -> Result<End, Stop> {
     }
     let signature = hand.sign(Namespace::Freeze, &text)?;
     judge(&view, desk.now_s, Entry::Frozen { text: text.clone(), signature: signature.clone() })?;
-    let line = view.keeper.submit(Submission::Freeze { text, signature }).map_err(keeper_stop)?;
+    let line = view.keeper.submit(Submission::Freeze { text, signature }).map_err(submit_stop)?;
     desk.print(&Frozen { scope: what, by: hand.person, line }, |frozen, out| {
         writeln!(
             out,

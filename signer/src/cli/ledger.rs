@@ -86,18 +86,19 @@ fn restore(desk: &mut Desk<'_>, bundle: &Path, state_dir: &Path) -> Result<End, 
         .map_err(|error| Stop::failed(format!("{}: {error}", state_dir.display())))?;
     // The note goes first: a ledger without it would still be whole, but not known to be sealed.
     let note = verified.note.clone();
-    files::write_whole(&state_dir.join(CHECKPOINT_FILE), Existing::Keep, true, |file| {
+    let checkpoint = state_dir.join(CHECKPOINT_FILE);
+    files::write_whole(&checkpoint, Existing::Keep, true, |file| {
         own(file, &owner)?;
         file.write_all(note.as_bytes())
     })
-    .map_err(failed)?;
+    .map_err(|error| files::cannot_write(&checkpoint, &error))?;
     let written = files::write_whole(&ledger, Existing::Keep, true, |file| {
         own(file, &owner)?;
         copy(bundle, file)
     });
     if let Err(error) = written {
         // Alone it would say that a ledger is missing.
-        let _ = fs::remove_file(state_dir.join(CHECKPOINT_FILE));
+        let _ = fs::remove_file(&checkpoint);
         return Err(failed(error));
     }
     let restored = Restored {

@@ -225,7 +225,7 @@ async fn run_at(
         Err(Stop::Pipe) => End::Fine,
         Err(Stop::Said { end, text }) => {
             // Nobody is left to tell if this fails too.
-            let _ = writeln!(err, "countersign: {text}");
+            let _ = writeln!(err, "countersign: {}", say::lines(&text));
             end
         }
     }

@@ -15,7 +15,7 @@ use super::history::{self, History, Record};
 use super::propose::{indented, judge};
 use super::say;
 use super::show::table;
-use super::view::{View, keeper_stop};
+use super::view::{View, submit_stop};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ProposalVerb {
@@ -216,7 +216,7 @@ fn withdraw(
     let signature = hand.sign(Namespace::Withdraw, &text)?;
     judge(&view, desk.now_s, Entry::Withdrawn { statement: hash, signature: signature.clone() })?;
     let submission = Submission::Withdraw { text, signature };
-    let line = view.keeper.submit(submission).map_err(keeper_stop)?;
+    let line = view.keeper.submit(submission).map_err(submit_stop)?;
     desk.print(&Withdrawn { id: hash, line }, |withdrawn, out| {
         writeln!(out, "{} is withdrawn, line {line}", withdrawn.id.short())
     })?;

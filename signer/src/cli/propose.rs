@@ -25,7 +25,7 @@ use serde::Serialize;
 use super::desk::Desk;
 use super::end::{End, Stop};
 use super::rules::{self, Which};
-use super::view::{View, keeper_stop};
+use super::view::{View, submit_stop};
 
 pub(super) use build::{change_officers, officer_key};
 
@@ -383,7 +383,7 @@ pub(super) fn propose(
     let signature = hand.sign(Namespace::Propose, &text)?;
     judge(&view, desk.now_s, proposed(&text, &signature))?;
     let submission = Submission::Propose { text: text.clone(), signature };
-    let line = view.keeper.submit(submission).map_err(keeper_stop)?;
+    let line = view.keeper.submit(submission).map_err(submit_stop)?;
     let proposed =
         Proposed { id: hash, words: hash.words(), line, proposer: &hand.person, text: &text };
     desk.print(&proposed, |proposed, out| {

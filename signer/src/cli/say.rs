@@ -25,6 +25,24 @@ pub(super) fn short(key: &KeyId) -> String {
     key.to_string().chars().take(8).collect()
 }
 
+/// An error's text, lines and all, without what moves a terminal's cursor or turns the direction of
+/// reading: parts of it may come from the keeper, the daemon, or a file.
+pub(super) fn lines(text: &str) -> String {
+    let harmless = |c: char| {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        c == '\n' || !(c.is_control() || turns)
+    };
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if harmless(character) {
+            shown.push(character);
+        } else {
+            shown.extend(character.escape_unicode());
+        }
+    }
+    shown
+}
+
 /// A text that came from elsewhere (an HSM, an error), on one line and in printable ASCII: nothing in
 /// it moves the cursor or looks like another letter.
 pub(super) fn plain(text: &str) -> String {
@@ -163,6 +181,7 @@ mod tests {
     fn foreign_text_stays_on_its_line() {
         assert_eq!(plain("a\n\u{1b}[2J\u{202e}\u{e9}"), "a\\u{a}\\u{1b}[2J\\u{202e}\\u{e9}");
         assert!(plain(&"x".repeat(1000)).ends_with("x..."));
+        assert_eq!(lines("a\n\u{e9}\u{1b}[2J\u{202e}"), "a\n\u{e9}\\u{1b}[2J\\u{202e}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) fn run(mut desk: Desk<'_>) -> Result<End, Stop> {
         writeln!(out, "the keeper is {}", shown.mode)?;
         match &survey.audit {
             Some((token, key)) => {
-                writeln!(out, "audit key: {} on token {token}", key.public().id())?;
+                writeln!(out, "audit key: {} on token {}", key.public().id(), say::plain(token))?;
             }
             None => writeln!(out, "audit key: none yet")?,
         }
@@ -48,7 +48,7 @@ pub(super) fn tokens(
     for token in tokens {
         let yes_no = if token.data_objects { "yes" } else { "no" };
         rows.add_row([
-            token.name.clone(),
+            say::plain(&token.name),
             say::plain(&token.label),
             say::plain(&token.serial),
             say::plain(&format!("{} {}", token.manufacturer, token.model)),
@@ -69,7 +69,7 @@ pub(super) fn tokens(
     let mut rows = table(&["token", "label", "CKA_ID", "algorithm", "key id", "extractable"]);
     for (token, key) in keys {
         rows.add_row([
-            token.name.clone(),
+            say::plain(&token.name),
             say::plain(&key.label),
             say::plain(&key.id),
             key.algorithm.map_or_else(|| "?".to_owned(), |number| number.to_string()),

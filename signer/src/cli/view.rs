@@ -151,6 +151,18 @@ impl Folded {
         })
     }
 
+    /// That the ledger goes on without what was pinned.
+    fn gave_up(&self, pin: &Pin) -> Option<String> {
+        let known = self.state.tree().contains(&pin.head);
+        (!known).then(|| {
+            format!(
+                "since this machine saw {} lines the ledger was lost and a quorum began a new origin: what \
+                 was seen is no part of it any more (`audit log` has the motion). It is pinned as it is now",
+                pin.head.size
+            )
+        })
+    }
+
     /// What there is to pin.
     pub(super) fn to_pin(&self) -> Option<Pin> {
         let head = self.head();
@@ -170,6 +182,8 @@ pub(super) struct View {
     pub(super) keeper: LedgerClient,
     /// What is wrong with the ledger by the pin, where that is borne.
     pub(super) borne: Option<String>,
+    /// What a quorum gave up of what was pinned here, once.
+    pub(super) new_origin: Option<String>,
 }
 
 /// What a ledger has to be.
@@ -214,7 +228,8 @@ impl View {
             }
         })?;
         let borne = expected.pin(&ledger, pinned.as_ref())?;
-        Ok(Self { ledger, keeper, borne })
+        let new_origin = pinned.filter(|_| borne.is_none()).and_then(|pin| ledger.gave_up(&pin));
+        Ok(Self { ledger, keeper, borne, new_origin })
     }
 
     pub(super) fn state(&self) -> &LedgerState {
@@ -336,6 +351,21 @@ pub(super) fn keeper_stop(error: ClientError) -> Stop {
         | ClientError::Unexpected(_) => End::Unreachable,
     };
     Stop::Said { end, text: error.to_string() }
+}
+
+/// The same of a text that was handed in: without an answer nobody knows whether it was taken.
+pub(super) fn submit_stop(error: ClientError) -> Stop {
+    let unknown = matches!(error, ClientError::Lost(_) | ClientError::Deadline(_));
+    match keeper_stop(error) {
+        Stop::Said { end, text } if unknown => Stop::Said {
+            end,
+            text: format!(
+                "{text}\n  hint: it may have been taken all the same; look with `countersign audit log` \
+                 before you send it again"
+            ),
+        },
+        stop => stop,
+    }
 }
 
 /// The keeper's lines, one after the other, up to what its head was.

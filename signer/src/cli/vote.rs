@@ -19,7 +19,7 @@ use super::desk::{self, Desk};
 use super::end::{End, Stop};
 use super::files::{self, Existing};
 use super::propose::{indented, judge, refused};
-use super::view::{View, keeper_stop};
+use super::view::{View, submit_stop};
 use super::{ask, say, sign};
 
 /// A verdict's text: a statement's and three lines.
@@ -236,7 +236,7 @@ fn send(
         signature: signature.clone(),
     };
     judge(&view, desk.now_s, entry.clone())?;
-    let line = view.keeper.submit(Submission::Verdict { text, signature }).map_err(keeper_stop)?;
+    let line = view.keeper.submit(Submission::Verdict { text, signature }).map_err(submit_stop)?;
     let voted = Voted {
         id: hash,
         words: hash.words(),

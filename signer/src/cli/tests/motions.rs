@@ -335,3 +335,79 @@ fn the_calendar_knows_sets_that_run_out() {
         .carry(Motion::SignDnskeySet { zone: zone(), keys });
     bed.run(&["calendar"]).expect(End::Fine, "the leave to sign the DNSKEY set of example. ends");
 }
+
+#[test]
+fn every_sort_of_motion_is_proposed_from_its_options() {
+    let mut world = World::signing();
+    let hash = |key: countersign_policy::KeyId| key.to_string();
+    let active = world.state.keys().iter().find(|(_, record)| record.role.signs_dnskey());
+    let active = hash(*active.expect("a KSK").0);
+    let made = hash(world.make_ksk(false));
+    let zsk = world.state.keys().iter().find(|(_, record)| !record.role.signs_dnskey());
+    let zsk = hash(*zsk.expect("a ZSK").0);
+    let foreign = "ab".repeat(32);
+    let audit_key = format!("ED25519 {}", "07".repeat(32));
+    let bed = Bed::new(world);
+    let dora = public_key(&bed, "dora");
+    let dora = format!("dora={dora}");
+    let zone = ["--zone", "example."];
+    let check = |kind: &str, options: &[&str], expect: &str| {
+        let said = bed.run_as("olga", &[&["propose", kind], options].concat());
+        let said = said.expect(End::Fine, expect);
+        assert!(said.contains(&format!("operation: {kind}\n")), "{said}");
+        let id = said.lines().find_map(|line| line.strip_prefix("id     ")).expect("an id");
+        bed.run_as("olga", &["proposal", "withdraw", id]).expect(End::Fine, "is withdrawn");
+    };
+    let of_key = |key| [&zone[..], &["--key", key]].concat();
+    check(
+        "change-officers",
+        &["--retire", "carol", "--enrol", "dora=key-officer", "--key", &dora],
+        "retire: carol\nenrol: dora key-officer\nkey: dora ssh-ed25519 ",
+    );
+    check(
+        "change-rules",
+        &["--rule", "export-ds=1 policy-officer + 2 key-officer"],
+        "rule: export-ds 2 key-officer + 1 policy-officer\n",
+    );
+    check("set-policy", &["--name", "default", "--dnskey-ttl-s", "7200"], "version: 2\n");
+    check("generate-key", &[&zone[..], &["--role", "ksk"]].concat(), "activate: no\n");
+    check(
+        "adopt-key",
+        &[&zone[..], &["--role", "ksk", "--token", "ksk-a", "--key", &foreign, "--activate"]]
+            .concat(),
+        "activate: yes\n",
+    );
+    check("activate-key", &of_key(&made[..8]), &format!("key: {made}\n"));
+    check("destroy-key", &of_key(&made), &format!("key: {made}\n"));
+    check(
+        "sign-dnskey-set",
+        &[&of_key(&active)[..], &["--key", &zsk]].concat(),
+        &format!("key: {zsk}\n"),
+    );
+    check("export-ds", &zone, &format!("key: {active}\ndigest: sha-256\ndigest: sha-384\n"));
+    check("publish-cds", &[&zone[..], &["--digest", "sha-384"]].concat(), "digest: sha-384\n");
+    check("delete-ds", &zone, "zone: example.\n");
+    check(
+        "attach-token",
+        &["--name", "zsk-a", "--group", "zsk"],
+        "serial serial-zsk-a data-objects yes",
+    );
+    check("replace-audit-key", &["--token", "ksk-a", "--key", &audit_key], &audit_key);
+    check("raise-time-floor", &["--to", "+1h"], "to: 2026-11-25T04:00:00Z\n");
+    // What can't be now is refused with the fold's own words.
+    for (kind, options, expect) in [
+        ("retire-key", of_key(&active), "it would be refused"),
+        ("thaw", vec![], "it would be refused"),
+        ("bind-zone", [&zone[..], &["--policy", "none"]].concat(), "it would be refused"),
+        ("unbind-zone", vec!["--zone", "other."], "it would be refused"),
+        ("export-ds", vec!["--zone", "other."], "no active KSK or CSK"),
+        ("change-officers", vec!["--key", &dora], "whom no --enrol names"),
+        ("change-officers", vec!["--enrol", "dora=auditor"], "dora has no key"),
+        ("set-policy", vec!["--name", "default", "--keys", "both"], "unknown variant"),
+    ] {
+        let said = bed.run_as("olga", &[&["propose", kind], &options[..]].concat());
+        assert_ne!(said.end, End::Fine, "{kind}");
+        let end = said.end;
+        said.expect(end, expect);
+    }
+}
