@@ -237,9 +237,9 @@ impl Field<'_> {
         let is_digits = self.value.bytes().all(|b| b.is_ascii_digit());
         let is_plain = is_digits && (self.value == "0" || !self.value.starts_with('0'));
         let number = if is_plain { self.value.parse().ok() } else { None };
-        let octets = size_of::<T>();
+        let bits = 8 * size_of::<T>();
         number.ok_or_else(|| {
-            self.unexpected(format!("a number of at most {octets} octets, no zero in front"))
+            self.unexpected(format!("a number below 2^{bits}, without a zero in front"))
         })
     }
 

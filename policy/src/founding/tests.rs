@@ -68,7 +68,7 @@ fn what_differs_is_named() {
     refused("Countersign%20ksk", "%43ountersign%20ksk", "%XX for each octet outside");
     refused("data-objects no", "data-objects maybe", "expected `yes` or `no`");
     refused("id 00ff", "id 00FF", "in lower-case hexadecimal");
-    refused("clock-days: 7", "clock-days: 007", "no zero in front");
+    refused("clock-days: 7", "clock-days: 007", "without a zero in front");
     refused("enrol: alice", "enrol: zoe", "expected `key: zoe …`");
     refused("recovery: (none)\n", "", "expected `recovery: …`");
 }

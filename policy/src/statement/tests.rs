@@ -206,7 +206,7 @@ fn fields_are_there_once_and_in_order() {
         "zone: example.\nzone: a\\.b.example.",
         "expected `zone: a\\.b.example.`",
     );
-    check(ChangeOfficers, "version: 2", "version: +2", "no zero in front");
+    check(ChangeOfficers, "version: 2", "version: +2", "without a zero in front");
     check(ChangeOfficers, "enrol: eve key-officer", "enrol: eve root", "is no role");
     check(ChangeOfficers, "enrol: eve ", "enrol: eve  ", "expected a person's name and a role");
     check(ChangeOfficers, "retire: bob\n", "retire: bob\nretire: bob\n", "expected `enrol: eve");
@@ -214,8 +214,8 @@ fn fields_are_there_once_and_in_order() {
     check(ChangeOfficers, "key: eve ssh-ed25519 AAAA", "key: eve ssh-ed25519 AAAB", "refused");
     check(ChangeOfficers, "verify-required", "verify-required verify-required", "refused");
     check(ChangeRules, "rule: change-rules", "rule: change-officers", "the rule for change-rules");
-    check(ChangeRules, " 2 key-officer\n", " 02 key-officer\n", "no zero in front");
-    check(ChangeRules, " 2 key-officer\n", " 256 key-officer\n", "at most 1 octets");
+    check(ChangeRules, " 2 key-officer\n", " 02 key-officer\n", "without a zero in front");
+    check(ChangeRules, " 2 key-officer\n", " 256 key-officer\n", "a number below 2^8");
     check(ChangeRules, "2 key-officer|policy", "2 policy-officer|key", "expected `rule: thaw");
     check(ChangeRules, "2 key-officer + 1", "2 key-officer +1", "as `2 key-officer` or");
     check(ChangeRules, "3 after 172800", "3 within 172800", "`3 after 172800`");
