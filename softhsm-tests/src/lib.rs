@@ -10,6 +10,7 @@ pub mod binaries;
 pub mod bind;
 pub mod chain;
 pub mod daemon;
+pub mod disk;
 pub mod fake_primary;
 pub mod files;
 pub mod keeper;

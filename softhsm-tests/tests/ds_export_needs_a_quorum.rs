@@ -35,6 +35,13 @@ fn rdatas(text: &str, rtype: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// Has the daemon look at once at what the officers decided; by itself it does every few minutes.
+fn refresh(chain: &Chain<'_>) -> Result<()> {
+    let answer = chain.daemon.cli(&["zone", "refresh", ZONE])?;
+    ensure!(answer.status.code() != Some(1), "{answer:?}");
+    Ok(())
+}
+
 #[test]
 fn ds_export_needs_a_quorum() {
     story(|scratch| {
@@ -98,6 +105,8 @@ fn cds_and_cdnskey_come_by_quorum_and_go_by_themselves() {
         ensure!(!chain.served_zone()?.contains("CDS"), "after one approval");
         chain.officers.approve(&["kim"], &id)?;
 
+        until("the approval", SOON, || chain.keeper.is_done(&id))?;
+        refresh(&chain)?;
         chain.wait_for_secondary("a version with CDS", |serial| serial > 2)?;
         let expected: BTreeSet<String> =
             by_bind(&chain, "SHA-256")?.union(&by_bind(&chain, "SHA-384")?).cloned().collect();
@@ -117,6 +126,7 @@ fn cds_and_cdnskey_come_by_quorum_and_go_by_themselves() {
         // Its time is over: the next version is without, and nobody has to say so.
         let with = chain.served_serial()?;
         chain.keeper.set_clock(21 * 60)?;
+        refresh(&chain)?;
         chain.wait_for_secondary("a version without CDS", |serial| serial > with)?;
         let served = chain.served_zone()?;
         ensure!(!served.contains("CDS") && !served.contains("CDNSKEY"), "{served}");
@@ -129,6 +139,7 @@ fn the_delete_form_is_asked_of_the_parent_by_quorum() {
     story(|scratch| {
         let mut chain = Chain::start(scratch, Plan { serial: "increment", ..Plan::default() })?;
         chain.officers.carry(&chain.keeper, &["delete-ds", "--zone", ZONE])?;
+        refresh(&chain)?;
         chain.wait_for_secondary("a version with the delete form", |serial| serial > 1)?;
         let served = chain.served_zone()?;
         ensure!(rdatas(&served, "CDS") == ["0 0 0 00".to_owned()].into(), "{served}");
