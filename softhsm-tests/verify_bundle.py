@@ -153,7 +153,7 @@ class Ledger:
     def take(self, line):
         value = json.loads(line)
         canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        must(canonical.encode() == line, "not in canonical form") # which has no name twice, either
+        must(canonical.encode() == line, "not in canonical form") # no name is twice in it, either
         must(value["seq"] == str(len(self.leaves)), f"says that it is line {value['seq']}")
         entry, at = value["entry"], int(value["at"])
         must((entry["kind"] == "founded") == (not self.leaves), "a founding has to be the first line")
@@ -165,18 +165,15 @@ class Ledger:
         origin, size, digest = body.decode().split("\n")
         must(origin == f"countersign/{self.founding}", "the checkpoint is of another ledger")
         self.is_prefix((size, base64.b64decode(digest).hex()))
-        raw = base64.b64decode(seal.decode().split(" ")[2])[4:]
-        algorithm, key = self.audit
-        prefix, digest = SPKI[algorithm]
-        spki, body = file(bytes.fromhex(prefix + key)), file(body + b"\n")
-        command = f"openssl pkeyutl -verify -rawin{digest} -pubin -keyform DER -inkey {spki} -sigfile {file(raw)} -in {body}"
+        raw = file(base64.b64decode(seal.decode().split(" ")[2])[4:])
+        (prefix, digest), body = SPKI[self.audit[0]], file(body + b"\n")
+        spki = file(bytes.fromhex(prefix + self.audit[1]))
+        command = f"openssl pkeyutl -verify -rawin{digest} -pubin -keyform DER -inkey {spki} -sigfile {raw} -in {body}"
         must(run(command), "the checkpoint is not signed by the audit key")
         return int(size)
 
-SPKI = { # DER in front of a public key, and what openssl is told of the digest
-    "ED25519": ("302a300506032b6570032100", ""),
-    "ECDSAP256SHA256": ("3059301306072a8648ce3d020106082a8648ce3d03010703420004", " -digest sha256"),
-}
+SPKI = {"ED25519": ("302a300506032b6570032100", ""), # DER before a key, and what openssl is told of the digest
+        "ECDSAP256SHA256": ("3059301306072a8648ce3d020106082a8648ce3d03010703420004", " -digest sha256")}
 CHECKED = {"founded", "proposed", "verdict", "withdrawn", "frozen", "begun"}
 
 def main(path, founding):

@@ -145,9 +145,10 @@ fn be_busy(chain: &mut Chain<'_>) -> Result<()> {
     let carol = format!("carol={carol}");
     let enrol = ["change-officers", "--enrol", "carol=key-officer", "--key", &carol];
     officers.carry(&chain.keeper, &enrol)?;
-    officers.carry(&chain.keeper, &["change-rules", "--rule", "export-ds=3 key-officer"])?;
+    let rule = "export-ds=2 key-officer + 1 policy-officer";
+    officers.carry(&chain.keeper, &["change-rules", "--rule", rule])?;
     let export = officers.propose("op", &["export-ds", "--zone", ZONE])?;
-    officers.approve(&["kay", "kim", "carol"], &export)?;
+    officers.approve(&["kay", "carol", "pat"], &export)?;
     until("the export", SOON, || chain.keeper.is_done(&export))?;
     officers.ok("op", &["ds", "export", ZONE])?;
     let denied = officers.propose("op", &another)?;
