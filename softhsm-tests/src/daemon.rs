@@ -81,7 +81,7 @@ pub struct CliOutput {
 
 impl CliOutput {
     /// Of a program that has ended.
-    pub fn of(output: Output) -> Self {
+    pub fn of(output: &Output) -> Self {
         Self {
             status: output.status,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -188,7 +188,7 @@ impl Daemon {
     pub fn cli(&self, arguments: &[&str]) -> Result<CliOutput> {
         let mut command = command(User::Daemon, &binaries()?.cli)?;
         command.arg("--socket").arg(&self.api_socket).args(arguments);
-        Ok(CliOutput::of(run(&mut command)?))
+        Ok(CliOutput::of(&run(&mut command)?))
     }
 
     /// The same with `--json`. It must end well (0), or with something that needs attention (4).

@@ -10,39 +10,41 @@ use crate::users::{User, give};
 
 /// Copies of directories of the keeper's, as they were at one moment.
 #[derive(Debug)]
-pub struct Copies(Vec<(PathBuf, Vec<(PathBuf, Vec<u8>)>)>);
+pub struct Copies {
+    directories: Vec<PathBuf>,
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
 
 impl Copies {
     /// Reads the files of `directories`; there are none in directories below.
     pub fn of<'a>(directories: impl IntoIterator<Item = &'a Path>) -> Result<Self> {
-        let mut copies = Vec::new();
+        let mut copies = Self { directories: Vec::new(), files: Vec::new() };
         for directory in directories {
-            let mut files = Vec::new();
             for entry in std::fs::read_dir(directory)? {
                 let path = entry?.path();
                 if path.is_file() {
                     let octets = std::fs::read(&path)?;
-                    files.push((path, octets));
+                    copies.files.push((path, octets));
                 }
             }
-            copies.push((directory.to_owned(), files));
+            copies.directories.push(directory.to_owned());
         }
-        Ok(Self(copies))
+        Ok(copies)
     }
 
     /// Puts them back: what came since goes.
     pub fn put_back(&self) -> Result<()> {
-        for (directory, files) in &self.0 {
+        for directory in &self.directories {
             for entry in std::fs::read_dir(directory)? {
                 let path = entry?.path();
                 if path.is_file() {
                     std::fs::remove_file(path)?;
                 }
             }
-            for (path, octets) in files {
-                std::fs::write(path, octets).with_context(|| path.display().to_string())?;
-                give(path, User::Keeper, 0o600)?;
-            }
+        }
+        for (path, octets) in &self.files {
+            std::fs::write(path, octets).with_context(|| path.display().to_string())?;
+            give(path, User::Keeper, 0o600)?;
         }
         Ok(())
     }

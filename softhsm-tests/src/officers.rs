@@ -146,7 +146,7 @@ impl Officers {
 
     /// Runs `countersign` as `who`, who says yes to what it asks.
     pub fn cli(&self, who: &str, arguments: &[&str]) -> Result<CliOutput> {
-        Ok(CliOutput::of(run(self.command(who)?.arg("--yes").args(arguments))?))
+        Ok(CliOutput::of(&run(self.command(who)?.arg("--yes").args(arguments))?))
     }
 
     /// The same; it must end well (0), or with something that needs attention (4). What it printed.
@@ -283,7 +283,7 @@ impl Officers {
         let founding = self.founding.as_deref().context("not founded")?;
         command.args(["audit", "verify", "--founding", founding]).arg(bundle);
         command.env("HOME", "/nonexistent");
-        Ok(CliOutput::of(run(&mut command)?))
+        Ok(CliOutput::of(&run(&mut command)?))
     }
 
     /// What the bed's own verifier says of it, which shares no code with the product.
@@ -291,7 +291,7 @@ impl Officers {
         let founding = self.founding.as_deref().context("not founded")?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("verify_bundle.py");
         let mut command = Command::new(tool("python3")?);
-        Ok(CliOutput::of(run(command.arg(script).arg(bundle).arg(founding))?))
+        Ok(CliOutput::of(&run(command.arg(script).arg(bundle).arg(founding))?))
     }
 
     /// Each of `who` runs the same command, all at once: each must end well.

@@ -158,8 +158,8 @@ fn a_parent_here_signs_the_approved_ds_and_no_other() {
     story(|scratch| {
         let delegation = "child IN NS ns.elsewhere.test.\n";
         let content = |serial: u32, ds: &BTreeSet<String>| {
-            let ds: String = ds.iter().map(|ds| format!("child IN DS {ds}\n")).collect();
-            format!("{}{delegation}{ds}", zones::example(serial))
+            let ds: Vec<String> = ds.iter().map(|ds| format!("child IN DS {ds}\n")).collect();
+            format!("{}{delegation}{}", zones::example(serial), ds.concat())
         };
         let nothing = BTreeSet::new();
         let plan = Plan {

@@ -90,7 +90,7 @@ const FORGERIES: [Forgery; 18] = [
         edit(&mut b.lines, "verdict", 3, "signature", &other_octet);
     }),
     ("an approval for a denial", |b| {
-        edit(&mut b.lines, "verdict", 0, "verb", &|_| "deny".to_owned())
+        edit(&mut b.lines, "verdict", 0, "verb", &|_| "deny".to_owned());
     }),
     ("an approval by who did not give it", |b| {
         edit(&mut b.lines, "verdict", 1, "officer", &|_| "kurt".to_owned());
