@@ -234,12 +234,7 @@ fn check_pin(ledger: &Ledger, config: &KeeperConfig) -> Result<(), String> {
 /// Whether a token that was opened is this appliance's, and what it says of the ledger.
 fn admission(ledger: &Arc<Ledger>, seals: &Arc<Seals>) -> Admission {
     let (ledger, seals) = (Arc::clone(ledger), Arc::clone(seals));
-    Box::new(move |token, data| {
-        ledger.read(|state| marks::check(state, token, data)).inspect_err(|why| {
-            tracing::error!(token, why, "a token is not used");
-        })?;
-        seals.compare_data(&ledger, token, data)
-    })
+    Box::new(move |token, data| seals.admit(&ledger, token, data))
 }
 
 fn block_signals() -> Result<SigSet, StartError> {

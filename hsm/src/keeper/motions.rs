@@ -362,7 +362,9 @@ fn begin_one<H: Hsm + ?Sized>(
     });
     // Withdrawn, frozen or begun meanwhile.
     let Some((quorum, motion)) = quorum else { return Ok(()) };
-    let is_origin = matches!(motion, Motion::NewOrigin { .. });
+    // The kept checkpoint is of the origin, or by the key, before.
+    let is_sealed_anew =
+        matches!(motion, Motion::NewOrigin { .. } | Motion::ReplaceAuditKey { .. });
     if let Motion::NewOrigin { lost, officers, rules } = &motion {
         seals.check_given_up(lost, *officers, *rules).map_err(Stuck::Waits)?;
     }
@@ -375,8 +377,8 @@ fn begin_one<H: Hsm + ?Sized>(
         }
         Err(error) => return Err(Stuck::Waits(error.to_string())),
     }
-    if is_origin && let Err(problem) = seals.checkpoint(ledger, hsm) {
-        tracing::error!(problem, "the new origin's checkpoint is not kept yet");
+    if is_sealed_anew && let Err(problem) = seals.checkpoint(ledger, hsm) {
+        tracing::error!(problem, "the first checkpoint of the new origin or key is not kept yet");
     }
     Ok(())
 }

@@ -46,7 +46,9 @@ impl<H: Hsm> Service<H> {
 
     fn token_notices(&self) -> Vec<String> {
         let opened: Vec<String> = self.hsm().health().into_iter().map(|token| token.name).collect();
-        self.ledger().read(|state| {
+        let refused = self.seals().refused();
+        let refused = refused.iter().map(|(name, why)| format!("token `{name}` {why}"));
+        let told = self.ledger().read(|state| {
             let tokens = state.tokens().iter();
             tokens
                 .filter_map(|(name, identity)| {
@@ -60,8 +62,9 @@ impl<H: Hsm> Service<H> {
                         format!("token `{name}` does not carry the founding's mark yet")
                     })
                 })
-                .collect()
-        })
+                .collect::<Vec<_>>()
+        });
+        refused.chain(told).collect()
     }
 }
 

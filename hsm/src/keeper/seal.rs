@@ -84,6 +84,8 @@ pub struct Seals {
     against: Mutex<BTreeMap<String, Claim>>,
     /// Why the last checkpoint was not made or kept.
     problem: Mutex<Option<String>>,
+    /// Tokens that are not used although they are there, by name, and why.
+    refused: Mutex<BTreeMap<String, String>>,
     /// One at a time: the newest on a token is the newest there was. The last note and its head.
     turn: Mutex<Option<(TreeHead, String)>>,
 }
@@ -101,6 +103,7 @@ impl Seals {
             directory: directory.to_owned(),
             against: Mutex::default(),
             problem: Mutex::default(),
+            refused: Mutex::default(),
             turn: Mutex::default(),
         };
         let path = directory.join(CHECKPOINT_FILE);
@@ -130,6 +133,28 @@ impl Seals {
             seals.compare(ledger, "the kept checkpoint", Claim::Checkpoint(head));
         }
         Ok(seals)
+    }
+
+    /// Whether a token that was opened is this appliance's, and what it says of the ledger; why it is
+    /// not used.
+    pub fn admit(&self, ledger: &Ledger, token: &str, data: &[DataObject]) -> Result<(), String> {
+        let admitted = ledger
+            .read(|state| marks::check(state, token, data))
+            .and_then(|()| self.compare_data(ledger, token, data));
+        let mut refused = locked(&self.refused);
+        match &admitted {
+            Ok(()) => _ = refused.remove(token),
+            Err(why) => {
+                tracing::error!(token, why, "a token is not used");
+                refused.insert(token.to_owned(), why.clone());
+            }
+        }
+        admitted
+    }
+
+    /// Tokens that are not used although they are there, and why.
+    pub fn refused(&self) -> BTreeMap<String, String> {
+        locked(&self.refused).clone()
     }
 
     /// Why no key is used, if something speaks against the ledger now.
@@ -208,7 +233,7 @@ impl Seals {
     }
 
     /// As [`Self::compare_token`], of what a token's opening lists.
-    pub fn compare_data(
+    fn compare_data(
         &self,
         ledger: &Ledger,
         token: &str,

@@ -79,6 +79,10 @@ fn a_token_that_is_not_this_appliances_is_not_used() {
                 other => Err(format!("{other:?}")),
             }
         });
+        let notices = client.health().expect("health").notices;
+        let told =
+            |notice: &Notice| notice.kind == NoticeKind::Token && notice.detail.contains(expect);
+        assert!(notices.iter().any(told), "{notices:?}");
         let answer = client.sign_zone(&zone(), zsk.public.id(), vec![Item::of(&zsk).octets()]);
         assert!(answer.expect("answered")[0].is_err(), "it signs nothing");
         client.sign_dnskey(&zone(), order(&keys)).expect_err("its key is proven by no token");
