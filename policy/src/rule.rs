@@ -40,8 +40,9 @@ pub struct Rule(pub Vec<Group>);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules(pub BTreeMap<MotionKind, Rule>);
 
-/// What the recovery group may do, and how: so many of its persons, after a delay in which any
-/// officer can freeze.
+/// What the recovery group may do, and how: so many of its persons, after a delay. In it the officers
+/// who are left see it coming, and their own change of officers or rules makes it void. A freeze does
+/// not hold it: one officer who stays behind, or the thief of one key, could block it for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecoveryRule {

@@ -50,20 +50,22 @@ pub(super) fn run(mut desk: Desk<'_>, args: FreezeArgs) -> Result<End, Stop> {
     let hand = desk.hand(view.state().roster())?;
     let scope = args.zone.map_or(Scope::All, Scope::Zone);
     let what = say::scope(&scope);
+    // The keeper judges it by its own clock: stopping must not fail because that one runs ahead.
+    let now_s = desk.now_s.max(view.state().time_floor());
     let freeze = Freeze {
         appliance: view.ledger.appliance,
         officer: hand.person.clone(),
         scope,
         reason: args.reason,
         nonce: rand::random::<[u8; NONCE_BYTES]>(),
-        not_after: desk.now_s + GOOD_FOR_S,
+        not_after: now_s + GOOD_FOR_S,
     };
     let text = freeze.to_text();
     if !desk.json {
         writeln!(desk.out, "{text}")?;
     }
     let signature = hand.sign(Namespace::Freeze, &text)?;
-    judge(&view, desk.now_s, Entry::Frozen { text: text.clone(), signature: signature.clone() })?;
+    judge(&view, now_s, Entry::Frozen { text: text.clone(), signature: signature.clone() })?;
     let line = view.keeper.submit(Submission::Freeze { text, signature }).map_err(submit_stop)?;
     desk.print(&Frozen { scope: what, by: hand.person, line }, |frozen, out| {
         writeln!(
