@@ -31,7 +31,7 @@ pub const NOW: u64 = 1_795_575_600;
 
 /// SHA-256 of a text, for seeds.
 fn seed(text: &str) -> [u8; 32] {
-    Hash::of(text.as_bytes()).0
+    sha256(text.as_bytes())
 }
 
 /// A person with an SSH key made from a text.
@@ -42,7 +42,12 @@ pub struct Person {
     /// Their role.
     pub role: Role,
     key: Ed25519KeyPair,
+    /// For a security key: the flags of its signatures.
+    flags: Option<u8>,
 }
+
+/// What a security key's application is.
+const APPLICATION: &[u8] = b"ssh:";
 
 impl Person {
     /// A person whose key is made from the name.
@@ -53,13 +58,26 @@ impl Person {
     /// A person whose key is made from `key`.
     pub fn with_key(name: &str, role: Role, key: &str) -> Self {
         let key = Ed25519KeyPair::from_seed_unchecked(&seed(key)).expect("32 octets");
-        Self { name: name.parse().expect("a name"), role, key }
+        Self { name: name.parse().expect("a name"), role, key, flags: None }
+    }
+
+    /// A person with a security key (`sk-ssh-ed25519@openssh.com`) whose signatures have these flags:
+    /// 1 after a touch, 4 after a PIN, 5 after both.
+    pub fn with_security_key(name: &str, role: Role, flags: u8) -> Self {
+        Self { flags: Some(flags), ..Self::with_key(name, role, &format!("{name}'s security key")) }
     }
 
     /// The public key.
     pub fn ssh(&self) -> SshKey {
-        let blob = [field(b"ssh-ed25519"), field(self.key.public_key().as_ref())].concat();
+        let mut blob = [field(self.key_type()), field(self.key.public_key().as_ref())].concat();
+        if self.flags.is_some() {
+            blob.extend(field(APPLICATION));
+        }
         SshKey::from_blob(&blob).expect("an Ed25519 key")
+    }
+
+    fn key_type(&self) -> &'static [u8] {
+        if self.flags.is_some() { b"sk-ssh-ed25519@openssh.com" } else { b"ssh-ed25519" }
     }
 
     /// As a roster holds the person.
@@ -79,12 +97,26 @@ impl Person {
         let hashed = digest::digest(&digest::SHA512, text.as_bytes());
         let about = [field(namespace.as_bytes()), field(b""), field(b"sha512")].concat();
         let signed = [b"SSHSIG", &about[..], &field(hashed.as_ref())].concat();
-        let raw = self.key.sign(&signed);
-        let signature = [field(b"ssh-ed25519"), field(raw.as_ref())].concat();
+        let signature = self.sign_raw(&signed);
         let version = 1_u32.to_be_bytes();
         let key = field(self.ssh().as_blob());
         [b"SSHSIG", &version[..], &key, &about, &field(&signature)].concat()
     }
+
+    /// The signature field: for a security key by OpenSSH's `PROTOCOL.u2f`, with a counter.
+    fn sign_raw(&self, message: &[u8]) -> Vec<u8> {
+        let Some(flags) = self.flags else {
+            return [field(self.key_type()), field(self.key.sign(message).as_ref())].concat();
+        };
+        let state = [&[flags][..], &1_u32.to_be_bytes()].concat();
+        let signed = [&sha256(APPLICATION)[..], &state, &sha256(message)].concat();
+        [field(self.key_type()), field(self.key.sign(&signed).as_ref()), state].concat()
+    }
+}
+
+/// SHA-256.
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Hash::of(bytes).0
 }
 
 /// An SSH string: length and octets.

@@ -408,6 +408,35 @@ fn a_signature_of_the_wrong_namespace() {
     }
 }
 
+/// `ssh-keygen -Y verify` takes a security key's signature that nobody touched it for.
+#[test]
+fn a_security_key_that_nobody_touched() {
+    for (flags, verify_required, counts) in [
+        (0, false, false),
+        (1, false, true),
+        (5, false, true),
+        (4, true, false),
+        (1, true, false),
+        (5, true, true),
+    ] {
+        let sally = || Person::with_security_key("sally", Role::KeyOfficer, flags);
+        let mut world = World::bound();
+        let key = OfficerKey { ssh: sally().ssh(), verify_required };
+        let officer = Officer { role: Role::KeyOfficer, keys: [key].into() };
+        let enrol = [(sally().name, officer)].into();
+        world.carry(Motion::ChangeOfficers { version: 2, retire: [].into(), enrol });
+        world.meet(sally());
+        let hash = world.propose("olga", generate(zone())).expect("proposed");
+        let text = world.statement("olga", generate(zone())).to_text();
+        // One without a touch is not even a signature.
+        let blob = world.person("sally").sign_blob(Namespace::Approve.as_str(), &text);
+        let is_signature = countersign_policy::ssh::Signature::from_blob(&blob).is_ok();
+        assert_eq!(is_signature, flags & 1 == 1, "flags {flags}");
+        let approved = is_signature && world.approve("sally", hash).is_ok();
+        assert_eq!(approved, counts, "flags {flags}, verify-required {verify_required}");
+    }
+}
+
 /// A freeze that somebody swallowed is one that was never written; one that was written holds until a
 /// quorum that has seen it thaws it.
 #[test]

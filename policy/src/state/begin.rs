@@ -190,8 +190,9 @@ impl LedgerState {
         if self.dependencies(&statement.motion) != statement.depends {
             return Err(NotYet::Changed);
         }
-        self.is_possible(statement, now_s).map_err(NotYet::Impossible)?;
+        // Persons first: what is possible can take a look at every zone.
         let (approvers, rule) = self.check_approvals(proposal)?;
+        self.is_possible(statement, now_s).map_err(NotYet::Impossible)?;
         if now < statement.not_before {
             return Err(NotYet::Early(statement.not_before));
         }

@@ -264,6 +264,30 @@ fn a_verify_required_key_is_another_key() {
     assert_eq!(law.approvers(proposal).len(), 1);
 }
 
+/// Votes that no line can bring about: the guard behind the guard.
+#[test]
+fn neither_the_proposer_counts_nor_the_key_that_proposed_nor_a_denial() {
+    let (mut world, hash) = approved(&["alice", "bob"]);
+    world.deny("bob", hash).expect("denied");
+    let mut proposal = world.state.proposal(&hash).expect("open").clone();
+    let olga =
+        crate::state::Vote { key: proposal.key.clone(), ..proposal.votes[&name("alice")].clone() };
+    proposal.votes.insert(name("carol"), olga.clone());
+    let mut law = world.state.law.clone();
+    law.roster.0.get_mut(&name("carol")).expect("carol").keys.insert(olga.key.clone());
+    assert_eq!(law.approvers(&proposal), [&name("alice")].into(), "the key that proposed");
+    let mut other = law.roster.0[&name("olga")].clone();
+    other.keys = law.roster.0[&name("bob")].keys.clone();
+    law.roster.0.insert(name("olga"), other.clone());
+    let key = other.keys.first().expect("a key").clone();
+    proposal.votes.insert(name("olga"), crate::state::Vote { key, ..olga });
+    assert_eq!(law.approvers(&proposal), [&name("alice")].into(), "the proposer");
+}
+
+fn name(name: &str) -> crate::officer::PersonName {
+    name.parse().expect("a name")
+}
+
 #[test]
 fn a_freeze_holds_what_touches_a_ksk_and_only_a_quorum_thaws() {
     for scope in [Scope::All, Scope::Zone(zone())] {
