@@ -215,12 +215,12 @@ fn inventory(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use countersign_policy::motion::MotionKind;
 
     use super::*;
 
-    fn token(name: &str) -> SurveyedToken {
+    pub(in crate::cli::found) fn token(name: &str) -> SurveyedToken {
         SurveyedToken {
             name: name.to_owned(),
             label: format!("label of {name}"),

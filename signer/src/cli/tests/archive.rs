@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use countersign_policy::ledger::Line;
-use countersign_policy::testing::World;
+use countersign_policy::motion::Motion;
+use countersign_policy::testing::{World, audit_key};
 use countersign_policy::tree::Hash;
 
 use super::super::bundle;
@@ -189,4 +190,21 @@ fn a_backup_that_does_not_hold_is_not_restored() {
     bed.first(&["ledger", "restore", &file, "--state-dir", &named])
         .expect(End::Unsound, &format!("line {last}: "));
     assert_eq!(std::fs::read_dir(&named).expect("there").count(), 0);
+}
+
+#[test]
+fn each_audit_key_seals_its_own_time() {
+    let mut world = World::bound();
+    let (founding, before) = (world.state.appliance().expect("founded"), world.state.tree().head());
+    let key = audit_key("second");
+    world.carry(Motion::ReplaceAuditKey { token: "ksk-a".to_owned(), key });
+    let (after, whole) = (world.state.tree().head(), lines(&world));
+    let bed = Bed::new(world);
+    let sealed = |head, key| note_of(founding, head, key);
+    verify(&bed, &sealed(&after, "second"), &whole).expect(End::Fine, "all sealed");
+    verify(&bed, &sealed(&before, "audit"), &whole).expect(End::Attention, "the last 4 not sealed");
+    for (head, key) in [(&after, "audit"), (&before, "second")] {
+        verify(&bed, &sealed(head, key), &whole)
+            .expect(End::Unsound, "an audit key of another time");
+    }
 }

@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use countersign_policy::ds::DsDigest;
-use countersign_policy::motion::Motion;
+use countersign_policy::ledger::Outcome;
+use countersign_policy::motion::{Motion, Scope};
 use countersign_policy::testing::{World, zone};
 use serde_json::Value;
 
@@ -410,4 +411,28 @@ fn every_sort_of_motion_is_proposed_from_its_options() {
         let end = said.end;
         said.expect(end, expect);
     }
+}
+
+#[test]
+fn the_calendar_knows_what_a_freeze_lets_expire() {
+    let mut world = World::bound();
+    let key = world.make_ksk(true);
+    world.make_zsk();
+    let intent = world.intend(world.sign_dnskey(key)).expect("an intent");
+    world.end(intent, Outcome::Signed { signature: "00".repeat(32) }).expect("an outcome");
+    let bed = Bed::new(world);
+    bed.first(&["calendar"]).expect(End::Fine, "nothing within 90 days");
+    bed.keeper
+        .kept()
+        .world
+        .as_mut()
+        .expect("founded")
+        .freeze("adam", Scope::All)
+        .expect("a freeze");
+    let said =
+        bed.run(&["calendar"]).expect(End::Attention, "no new one is made while it is frozen");
+    assert!(
+        said.contains("2026-11-26T03:00:00Z   the newest DNSKEY signature of example."),
+        "{said}"
+    );
 }
