@@ -19,6 +19,7 @@ use countersign_policy::{Algorithm, KeyId, KeyRole, PublicKey, ZoneName};
 
 use super::config::KeeperConfig;
 use super::door::Hsm;
+use super::keys::KeyMaker;
 use super::motions::{Executor, Unfinished};
 use super::seal::Seals;
 use super::service::Service;
@@ -417,6 +418,13 @@ impl Scene {
     /// A round of an executor that remembers no pause.
     pub(crate) fn round(&self) -> Vec<Unfinished> {
         self.executor().round()
+    }
+
+    /// Makes the zone a ZSK, as the ledger allows at any time: the executor waits for the KSK.
+    pub(crate) fn make_zsk(&self) {
+        let line = self.ledger.read(|state| state.zones()[&zone()].line);
+        let mut maker = KeyMaker::new(&self.ledger, &self.hsm, &self.seals, now_s);
+        maker.make(&zone(), KeyRole::Zsk, line).expect("made");
     }
 
     pub(crate) fn propose(&self, motion: Motion) -> Statement {

@@ -274,6 +274,7 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
             });
             if done {
                 self.keys_expected = 0;
+                self.look_for_zsks = true;
             }
         }
     }
@@ -343,6 +344,8 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
         });
         if !keys.is_empty() {
             self.hsm.expect_keys(keys);
+            // A KSK among them, found again after a crash, wants its ZSK.
+            self.look_for_zsks = true;
         }
         self.keys_expected = count;
     }
@@ -402,12 +405,16 @@ fn making_zsk(zone: &ZoneName) -> String {
     format!("{MAKING_ZSK}{zone}")
 }
 
-/// Zones whose policy has a ZSK and that have none, with the line under which one is made.
+/// Zones whose policy has a ZSK and that have a KSK but no ZSK, with the line under which one is made.
+/// Before there is a KSK nothing can be published, and a zone that moves here has time to bring its
+/// own ZSK: adopted before its KSK, it is the only one, and the DNSKEY RRset stays as caches know it.
 fn zones_without_zsk(state: &LedgerState) -> Vec<(ZoneName, u64)> {
     let lacks = |zone: &ZoneName| {
         let wants = |roles: &[KeyRole]| roles.contains(&KeyRole::Zsk);
+        let has = |role| state.dnskeys_of(zone).any(|(_, key)| key.role == role);
         state.policy_of(zone).is_some_and(|policy| wants(policy.roles()))
-            && !state.dnskeys_of(zone).any(|(_, key)| key.role == KeyRole::Zsk)
+            && has(KeyRole::Ksk)
+            && !has(KeyRole::Zsk)
     };
     let zones = state.zones().iter().filter(|(zone, _)| lacks(zone));
     zones.map(|(zone, binding)| (zone.clone(), binding.line)).collect()

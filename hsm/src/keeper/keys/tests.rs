@@ -1,6 +1,8 @@
 //! Keys against tokens that are tables: what is made, adopted and destroyed once, whatever is lost on
 //! the way.
 
+use std::collections::BTreeSet;
+
 use countersign_policy::key_state::Stage;
 use countersign_policy::ledger::{Entry, Line};
 use countersign_policy::motion::Motion;
@@ -55,8 +57,10 @@ fn what_is_found_but_not_proven_or_not_whole_is_destroyed() {
         |table| table.objects.values_mut().for_each(|public| *public = None),
     ];
     for spoil in spoil {
-        let scene = Scene::bound(&[[1; 64], [4; 64], [9; 64]]);
-        // The ZSK's answer is lost: it is the only key yet.
+        let scene = Scene::bound(&[[1; 64], [4; 64], [9; 64], [11; 64]]);
+        let statement = scene.approved(council::generate(&zone(), KeyRole::Ksk, true));
+        scene.begin(&statement);
+        // The KSK's answer is lost: it is the only key yet.
         scene.hsm.table().lose_answer = Some(true);
         assert_eq!(scene.round().len(), 1);
         spoil(&mut scene.hsm.table());
@@ -64,7 +68,7 @@ fn what_is_found_but_not_proven_or_not_whole_is_destroyed() {
         assert!(scene.text().contains("what was there is destroyed"));
         scene.hsm.table().proves = true;
         scene.round();
-        assert_eq!(scene.active().len(), 1);
+        assert_eq!(scene.active().len(), 2);
         scene.assert_tidy();
     }
 }
@@ -139,7 +143,7 @@ fn signatures_of_an_earlier_run_are_closed_as_unknown() {
 #[test]
 fn the_public_half_of_a_ksk_is_kept_back_until_its_activation() {
     let scene = Scene::bound(&[[4; 64], [1; 64]]);
-    scene.round();
+    scene.make_zsk();
     scene.carry(council::generate(&zone(), KeyRole::Ksk, false));
     let public = PublicKey::new(Algorithm::EcdsaP256Sha256, &[1; 64]).expect("key");
     let (stage, told) = scene.ledger.read(|state| {
@@ -207,8 +211,10 @@ fn a_full_token_is_asked_once_a_round_however_many_zones_wait() {
     let scene = Scene::founded(&[]);
     scene.carry(council::set_policy("default", 1, council::policy()));
     let zones = (0..20).map(|n| format!("z{n}.").parse().expect("name")).collect();
-    let bind = Motion::BindZone { zones, policy: "default".to_owned() };
-    let statement = scene.approved(bind);
+    let bind = Motion::BindZone { zones: BTreeSet::clone(&zones), policy: "default".to_owned() };
+    scene.carry(bind);
+    let make = Motion::GenerateKey { zones, role: KeyRole::Ksk, activate: true };
+    let statement = scene.approved(make);
     scene.begin(&statement);
     let lines = scene.lines();
     assert_eq!(scene.round().len(), 20, "each is told");

@@ -54,12 +54,13 @@ fn what_was_denied_withdrawn_or_is_late_never_begins() {
     for statement in [&denied, &withdrawn, &late] {
         assert!(!matches!(status(&scene, statement), Status::Begun { .. }), "{statement:?}");
     }
-    assert_eq!(scene.hsm.table().next.len(), 0, "the ZSK needs no quorum");
+    assert_eq!(scene.hsm.table().next.len(), 1, "nor is a ZSK made for no KSK");
 }
 
 #[test]
 fn a_frozen_zone_keeps_its_zsk_and_gets_no_ksk() {
     let scene = Scene::bound(&[[4; 64], [1; 64]]);
+    scene.make_zsk();
     let statement = scene.approved(council::generate(&zone(), KeyRole::Ksk, true));
     let ada = &scene.council.ada;
     let paper = scene.ledger.read(|state| council::freeze(state, Scope::All, ada, NOW));
@@ -75,7 +76,7 @@ fn a_frozen_zone_keeps_its_zsk_and_gets_no_ksk() {
 #[test]
 fn a_clock_that_is_not_believed_begins_and_ends_nothing_about_keys() {
     let scene = Scene::bound(&[[4; 64]]);
-    scene.round();
+    scene.make_zsk();
     let begun = scene.approved(council::generate(&zone(), KeyRole::Ksk, true));
     scene.begin(&begun);
     set_clock(NOW + 10 * 365 * 86_400);
@@ -90,7 +91,7 @@ fn a_clock_that_is_not_believed_begins_and_ends_nothing_about_keys() {
 #[test]
 fn what_can_not_be_done_by_its_finish_by_is_given_up() {
     let scene = Scene::bound(&[[4; 64]]);
-    scene.round();
+    scene.make_zsk();
     let statement = scene.approved(council::generate(&zone(), KeyRole::Ksk, true));
     scene.begin(&statement);
     scene.hsm.table().away = true;
@@ -136,10 +137,34 @@ fn a_token_is_marked_and_that_is_a_line_once() {
     assert_eq!(scene.text().matches("token-marked").count(), 2);
 }
 
+/// A zone that moves here brings its ZSK, which caches know: adopted before the KSK, it stays the only one.
+#[test]
+fn a_zsk_is_made_for_a_zone_with_a_ksk_and_without_a_zsk() {
+    let scene = Scene::bound(&[[4; 64]]);
+    assert_eq!(scene.round(), []);
+    assert_eq!(scene.active().len(), 0, "without a KSK nothing could be published");
+    let adopt = |role, token: &str, seed| {
+        let public = PublicKey::new(Algorithm::EcdsaP256Sha256, &[seed; 64]).expect("key");
+        let (token, key) = (token.to_owned(), public.id());
+        scene.hsm.table().foreign.insert(key, public);
+        scene.carry(Motion::AdoptKey { zone: zone(), role, token, key, activate: true });
+        key
+    };
+    let zsk = adopt(KeyRole::Zsk, "zsk-a", 9);
+    let ksk = adopt(KeyRole::Ksk, "ksk-a", 8);
+    assert_eq!(scene.round(), []);
+    assert_eq!(scene.active(), [(KeyRole::Ksk, ksk), (KeyRole::Zsk, zsk)].into());
+    assert_eq!(scene.hsm.table().next.len(), 1, "none was made");
+
+    let scene = Scene::bound(&[[4; 64], [1; 64]]);
+    scene.carry(council::generate(&zone(), KeyRole::Ksk, true));
+    assert_eq!(scene.active().len(), 2, "in the round that brings the KSK");
+}
+
 #[test]
 fn zsks_are_made_within_their_bounds_and_no_further() {
     let scene = Scene::bound(&[[4; 64]]);
-    scene.round();
+    scene.make_zsk();
     let zsk = scene.active()[&KeyRole::Zsk];
     // More than there may be: the judge of intents refuses whatever asks.
     let line = scene.ledger.read(|state| state.zones()[&zone()].line);
