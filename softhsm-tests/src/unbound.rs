@@ -18,9 +18,23 @@ pub struct Resolver {
     port: u16,
 }
 
+/// The config lines in which resolvers differ.
+struct Setup {
+    modules: &'static str,
+    cache: &'static str,
+    zone: String,
+}
+
+const VALIDATING: &str = "validator iterator";
+/// A story asks again after a change: nothing may answer from yesterday's cache.
+const NO_CACHE: &str = "cache-max-ttl: 0\n  cache-max-negative-ttl: 0";
+/// As the world's resolvers have it; but what is not there is to be asked for each time, and not
+/// concluded from other answers.
+const CACHE: &str = "aggressive-nsec: no";
+
 impl Resolver {
     /// Starts it in front of the name server on `server_port`, and waits until it answers.
-    /// `anchor` is the zone's DS RRset in presentation form.
+    /// `anchor` is the zone's DS RRset in presentation form. It keeps no answer.
     pub fn start(
         scratch: &Scratch,
         name: &str,
@@ -28,6 +42,49 @@ impl Resolver {
         server_port: u16,
         anchor: &str,
     ) -> Result<Self> {
+        let setup = Setup { modules: VALIDATING, cache: NO_CACHE, zone: served(zone, server_port) };
+        Self::start_with(scratch, name, anchor, &setup)
+    }
+
+    /// The same, with a cache.
+    pub fn start_caching(
+        scratch: &Scratch,
+        name: &str,
+        zone: &str,
+        server_port: u16,
+        anchor: &str,
+    ) -> Result<Self> {
+        let setup = Setup { modules: VALIDATING, cache: CACHE, zone: served(zone, server_port) };
+        Self::start_with(scratch, name, anchor, &setup)
+    }
+
+    /// One that keeps answers and their signatures, and leaves it to others to look at them.
+    pub fn start_trusting(
+        scratch: &Scratch,
+        name: &str,
+        zone: &str,
+        server_port: u16,
+    ) -> Result<Self> {
+        let setup = Setup { modules: "iterator", cache: CACHE, zone: served(zone, server_port) };
+        Self::start_with(scratch, name, "", &setup)
+    }
+
+    /// A validating one that asks another resolver and keeps no answer itself.
+    pub fn start_behind(
+        scratch: &Scratch,
+        name: &str,
+        zone: &str,
+        other: &Self,
+        anchor: &str,
+    ) -> Result<Self> {
+        let zone =
+            format!("forward-zone:\n  name: \"{zone}\"\n  forward-addr: 127.0.0.1@{}", other.port);
+        let setup = Setup { modules: VALIDATING, cache: NO_CACHE, zone };
+        Self::start_with(scratch, name, anchor, &setup)
+    }
+
+    fn start_with(scratch: &Scratch, name: &str, anchor: &str, setup: &Setup) -> Result<Self> {
+        let Setup { modules, cache, zone } = setup;
         let dir = scratch.dir(name, User::Harness, 0o755)?;
         let at = dir.display();
         let port = ports::free()?;
@@ -48,17 +105,13 @@ impl Resolver {
   do-ip6: no
   do-not-query-localhost: no
   trust-anchor-signaling: no
-  module-config: "validator iterator"
+  module-config: "{modules}"
   trust-anchor-file: "{at}/anchor.ds"
   ede: yes
-  # A story asks again after a change: nothing may answer from yesterday's cache.
-  cache-max-ttl: 0
-  cache-max-negative-ttl: 0
+  {cache}
 remote-control:
   control-enable: no
-stub-zone:
-  name: "{zone}"
-  stub-addr: 127.0.0.1@{server_port}
+{zone}
 "#
         );
         let path = dir.join("unbound.conf");
@@ -78,4 +131,9 @@ stub-zone:
     pub fn ask(&self, name: &str, rtype: &str) -> Result<Answer> {
         query::ask(self.port, name, rtype)
     }
+}
+
+/// Where the zone is served.
+fn served(zone: &str, port: u16) -> String {
+    format!("stub-zone:\n  name: \"{zone}\"\n  stub-addr: 127.0.0.1@{port}")
 }
