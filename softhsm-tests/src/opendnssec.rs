@@ -12,12 +12,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::Process;
-use crate::query;
 use crate::scratch::{Scratch, write};
 use crate::token::{Token, TokenStore};
 use crate::tools::{daemon, run, run_ok, softhsm_module, tool};
 use crate::users::{User, command, is_root};
 use crate::wait::{SOON, until};
+use crate::{ports, query};
 
 /// What its enforcer's database is made from; the version row is what `ods-enforcer-db-setup` adds.
 const SCHEMA: &str = "/usr/share/opendnssec/schema.sqlite";
@@ -292,11 +292,14 @@ fn configure(dir: &Path, spec: &Spec<'_>) -> Result<()> {
 <AutomaticKeyGenerationPeriod>P1D</AutomaticKeyGenerationPeriod>
 <WorkingDirectory>{at}/enforcer</WorkingDirectory></Enforcer>
 <Signer><WorkingDirectory>{at}/signer</WorkingDirectory>
-<WorkerThreads>1</WorkerThreads><SignerThreads>1</SignerThreads></Signer>
+<WorkerThreads>1</WorkerThreads><SignerThreads>1</SignerThreads>
+<Listener><Interface><Address>127.0.0.1</Address><Port>{port}</Port></Interface></Listener></Signer>
 </Configuration>
 "#,
         ksk = repository("ksk", spec.ksk)?,
         zsk = repository("zsk", spec.zsk)?,
+        // Nobody asks there; without it, it listens where another story's may.
+        port = ports::free()?,
     );
     let zonelist = format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
