@@ -20,8 +20,9 @@ pub enum AlarmKind {
     VerificationFailed,
     /// Nothing has ever been published.
     NoVersion,
-    /// There is no active key of a role that the zone needs.
-    WaitsForKey,
+    /// Officers have not decided yet what the zone needs to be signed: its binding, a KSK, or a
+    /// DNSKEY set.
+    WaitsForOfficers,
     /// Keeper or HSM do not sign.
     SigningFailed,
     /// The DS of a zone bound here is not what was approved.
@@ -51,7 +52,7 @@ impl AlarmKind {
         Self::VersionDistrusted,
         Self::VerificationFailed,
         Self::NoVersion,
-        Self::WaitsForKey,
+        Self::WaitsForOfficers,
         Self::SigningFailed,
         Self::DsNotApproved,
         Self::StoreFailed,
@@ -69,7 +70,7 @@ impl AlarmKind {
             FailureKind::Transfer => Self::PrimaryUnreachable,
             FailureKind::Admission => Self::DataRefused,
             FailureKind::Keeper => Self::SigningFailed,
-            FailureKind::NoKey => Self::WaitsForKey,
+            FailureKind::Officers => Self::WaitsForOfficers,
             FailureKind::DsNotApproved => Self::DsNotApproved,
             FailureKind::Cds => Self::CdsWithheld,
             FailureKind::Verification => Self::VerificationFailed,
@@ -87,7 +88,7 @@ impl AlarmKind {
             Self::VerificationFailed => "verification-failed",
             Self::NoVersion => "no-version",
             Self::SignaturesEarly => "signatures-early",
-            Self::WaitsForKey => "waits-for-key",
+            Self::WaitsForOfficers => "waits-for-officers",
             Self::SigningFailed => "signing-failed",
             Self::DsNotApproved => "ds-not-approved",
             Self::ApprovalEnding => "approval-ending",
@@ -123,8 +124,8 @@ impl AlarmKind {
             Self::SignaturesEarly => {
                 "the clock was ahead when they were made: see to it. The zone is signed anew by itself"
             }
-            Self::WaitsForKey => {
-                "officers propose and approve `generate-key`, then `activate-key`; the zone is signed by itself once its key is active"
+            Self::WaitsForOfficers => {
+                "officers propose and approve what the reason names; the zone is signed by itself as soon as that is in force"
             }
             Self::DsNotApproved => {
                 "officers approve `export-ds` for the zone below, or its DS is corrected at the primary; it is tried again by itself"

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use countersign_policy::ZoneName;
-use countersign_zone::AdmittedZone;
 use countersign_zone::admitted::Notes;
 use countersign_zone::receive::ReceivedZone;
 use countersign_zone::verify::VerifiedZone;
+use countersign_zone::{AdmittedZone, ZoneParams};
 
 use super::pipeline::{self, Serials, Stop};
 use super::schedule::{Failure, FailureKind};
@@ -195,7 +195,8 @@ impl SignJob {
     }
 
     /// Makes the version. What can't be said to the parent is left out: first what is new of it,
-    /// then all.
+    /// then all. New data goes out under the signatures over DNSKEY that are there, where they are due
+    /// and no KSK is at hand: a freeze or a token that is away holds up keys, not zones.
     async fn steps(
         &self,
         admitted: Arc<AdmittedZone>,
@@ -204,13 +205,21 @@ impl SignJob {
     ) -> Result<Made, Failure> {
         let mut saying = if signing.params.cds.is_some() { Saying::Anew } else { Saying::Nothing };
         let mut reason = None;
+        let mut keep_dnskey = false;
         loop {
-            let stop = match self.attempt(admitted.clone(), signing, saying).await {
+            let params = ZoneParams { keep_dnskey, ..signing.params_saying(saying) };
+            let stop = match self.attempt(admitted.clone(), params).await {
                 Ok(version) => return Ok(Made { version, saying, withheld: reason }),
                 Err(stop) => stop,
             };
             let (stop, transient) = match stop {
-                Stop::Failed(failure) => return Err(failure),
+                Stop::Dnskey(failure) if why == Why::NewData && !keep_dnskey => {
+                    let reason = failure.detail;
+                    tracing::warn!(reason, "DNSKEY is due and not signed; its signatures stay");
+                    keep_dnskey = true;
+                    continue;
+                }
+                Stop::Dnskey(failure) | Stop::Failed(failure) => return Err(failure),
                 Stop::Cds { why, transient } => (withheld(signing, why), transient),
             };
             let next = match saying {
@@ -230,12 +239,12 @@ impl SignJob {
     async fn attempt(
         &self,
         admitted: Arc<AdmittedZone>,
-        signing: &Signing,
-        saying: Saying,
+        params: ZoneParams,
     ) -> Result<VerifiedZone, Stop> {
         let previous = self.version.clone().filter(|_| self.reuse);
         let serials = self.serials;
-        let params = Arc::new(signing.params_saying(saying));
+        let says = params.cds.is_some();
+        let params = Arc::new(params);
         let planned = {
             let (admitted, params) = (admitted.clone(), params.clone());
             self.context
@@ -245,7 +254,7 @@ impl SignJob {
                 })
                 .await?
         };
-        tracing::info!(serial = planned.serial(), reused = planned.reused(), ?saying, "planned");
+        tracing::info!(serial = planned.serial(), reused = planned.reused(), says, "planned");
         let (context, span) = (self.context.clone(), tracing::Span::current());
         let (planned, signatures) = self
             .context

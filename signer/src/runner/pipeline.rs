@@ -148,7 +148,7 @@ pub(super) fn have_signed(
     planned: &PlannedZone,
     cds: Vec<Vec<u8>>,
     refused: &mut dyn FnMut(usize),
-) -> Result<Signatures, Failure> {
+) -> Result<Signatures, Stop> {
     let apex = planned.apex();
     let mut dnskey = Vec::new();
     for order in planned.dnskey_orders() {
@@ -162,7 +162,7 @@ pub(super) fn have_signed(
         let signed = keeper.sign_dnskey(apex, order);
         dnskey.push(signed.map_err(|error| {
             refused(1);
-            keeper_failure(&error)
+            Stop::Dnskey(keeper_failure(&error))
         })?);
     }
     let mut zone = Vec::new();
@@ -177,7 +177,7 @@ pub(super) fn have_signed(
             .filter_map(|(at, answer)| Some((start + at, answer.as_ref().err()?)))
             .collect();
         if !no.is_empty() {
-            return Err(items_refused(planned, &no));
+            return Err(items_refused(planned, &no).into());
         }
         zone.extend(signed.into_iter().flatten());
     }
@@ -215,15 +215,18 @@ fn sign_window(
     Ok(signatures)
 }
 
-/// Names the RRsets that the keeper does not sign. A DS that is forbidden is the first thing to
-/// name: it is that of a zone bound here, and the zone's officers know what to do.
+/// Names an RRset that the keeper does not sign. DS RRsets that are forbidden, and nothing else, are
+/// those of zones bound here: their officers know what to do.
 fn items_refused(planned: &PlannedZone, no: &[(usize, &Refusal)]) -> Failure {
     let name = |at: usize| planned.tasks().nth(at).and_then(|task| task.rrset());
-    let forbidden = no.iter().filter(|(_, refusal)| refusal.kind == RefusalKind::Forbidden);
-    let ds = forbidden.take(REFUSED_NAMED_MAX).find_map(|(at, refusal)| {
-        let (owner, rtype) = name(*at)?;
-        (rtype == Rtype::DS).then_some((owner, *refusal))
-    });
+    // Where other types are refused too, the reason is another.
+    let ds_alone = no.iter().all(|(_, refusal)| refusal.kind == RefusalKind::Forbidden)
+        && no
+            .iter()
+            .take(REFUSED_NAMED_MAX)
+            .all(|(at, _)| name(*at).is_some_and(|(_, rtype)| rtype == Rtype::DS));
+    let ds = no.first().filter(|_| ds_alone);
+    let ds = ds.and_then(|(at, refusal)| Some((name(*at)?.0, *refusal)));
     let others = match no.len() {
         1 => String::new(),
         many => format!(" ({} more signatures of this zone are refused)", many - 1),
@@ -252,6 +255,8 @@ pub(super) enum Stop {
         /// Whether the keeper may sign them later without anyone changing anything.
         transient: bool,
     },
+    /// For the DNSKEY RRset: it may go out with the signatures that are there.
+    Dnskey(Failure),
     /// For anything else.
     Failed(Failure),
 }

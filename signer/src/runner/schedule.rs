@@ -183,8 +183,8 @@ pub enum FailureKind {
     Admission,
     /// The keeper, or the HSM behind it, did not sign.
     Keeper,
-    /// No key of a role that the policy asks for is active.
-    NoKey,
+    /// The keeper waits for officers: there is no binding, no active KSK, or no DNSKEY set in force.
+    Officers,
     /// The DS of a zone that is bound here is not what its officers exported.
     DsNotApproved,
     /// CDS and CDNSKEY are not signed, or must not be published.
@@ -541,7 +541,7 @@ impl Schedule {
     /// Whether something of the keeper's is waited for, so that it should be asked more often.
     pub fn awaits_keeper(&self, now_s: u64) -> bool {
         let awaits_people = |failed: &Failed| {
-            matches!(failed.failure.kind, FailureKind::NoKey | FailureKind::DsNotApproved)
+            matches!(failed.failure.kind, FailureKind::Officers | FailureKind::DsNotApproved)
         };
         self.cds_failure.is_some()
             || self.dnskey.is_some_and(|ending| ending.attention_s <= now_s)

@@ -505,8 +505,8 @@ fn a_zone_without_a_ksk_says_so_and_asks_often() {
     let mut schedule = idle();
     schedule.next(Event::Notified, 0);
     schedule.next(checked(Some(6)), 0);
-    schedule.next(Event::SignFailed(failure(FailureKind::NoKey)), 0);
-    assert_eq!(kinds(&schedule, 0), [AlarmKind::WaitsForKey]);
+    schedule.next(Event::SignFailed(failure(FailureKind::Officers)), 0);
+    assert_eq!(kinds(&schedule, 0), [AlarmKind::WaitsForOfficers]);
     assert_eq!(schedule.up().map(|up| up.serial), Some(5), "what is up stays up");
     assert!(schedule.awaits_keeper(0));
 }

@@ -3,7 +3,7 @@
 
 use aws_lc_rs::digest;
 use countersign_hsm::client::{Client, ClientError};
-use countersign_hsm::protocol::ZoneKeys;
+use countersign_hsm::protocol::{Refusal, RefusalKind, ZoneKeys};
 use countersign_policy::signing::SerialPolicy;
 use countersign_policy::{KeyRole, ZoneName};
 use countersign_zone::cds::CDS_WITHDRAW_S;
@@ -38,7 +38,7 @@ pub(super) enum Saying {
 impl Signing {
     /// Asks the keeper.
     pub fn ask(keeper: &Client, zone: &ZoneName, now_s: u64) -> Result<Self, Failure> {
-        let answer = keeper.zone(zone).map_err(|error| keeper_failure(&error))?;
+        let answer = keeper.zone(zone).map_err(|error| not_told(zone, &error))?;
         Self::of(answer, now_s)
     }
 
@@ -48,7 +48,7 @@ impl Signing {
         let keys: Vec<ZoneKey> =
             keys.into_iter().map(|key| ZoneKey { role: key.role, public: key.public }).collect();
         if let Some(role) = missing_role(policy.roles(), &keys) {
-            return Err(Failure::new(FailureKind::NoKey, waits_for(&zone, role)));
+            return Err(no_key(&zone, role));
         }
         let cds = cds.map(|order| CdsSet {
             cds: order.cds,
@@ -61,7 +61,8 @@ impl Signing {
             let refresh_s = set.validity_under(&policy) / 2;
             CdsSet { refresh_s, ..set }
         });
-        let params = ZoneParams { apex: zone, policy, keys, dnskey_until, cds };
+        let keep_dnskey = false;
+        let params = ZoneParams { apex: zone, policy, keys, dnskey_until, keep_dnskey, cds };
         let (digest, digest_silent) = (digest_of(&params, true), digest_of(&params, false));
         Ok(Self { params, policy_name, digest, digest_silent })
     }
@@ -151,15 +152,37 @@ fn missing_role(roles: &[KeyRole], keys: &[ZoneKey]) -> Option<KeyRole> {
     roles.iter().copied().find(|role| !keys.iter().any(|key| key.role == *role))
 }
 
-fn waits_for(zone: &ZoneName, role: KeyRole) -> String {
+/// ZSKs are the keeper's to make; the others are officers' to decide on.
+fn no_key(zone: &ZoneName, role: KeyRole) -> Failure {
     if role == KeyRole::Zsk {
-        return format!(
-            "{zone} waits for its ZSK, which the keeper makes by itself; see its notices in `countersign daemon status`"
-        );
+        let why =
+            "which the keeper makes by itself; see its notices in `countersign daemon status`";
+        return Failure::new(FailureKind::Keeper, format!("{zone} waits for its ZSK, {why}"));
     }
-    format!(
-        "{zone} waits for its {role}: none is active. Propose one with `countersign propose generate-key`, and its use with `countersign propose activate-key`"
+    Failure::new(
+        FailureKind::Officers,
+        format!("{zone} waits for its {role}: none is active. {PROPOSE_KEY}"),
     )
+}
+
+const PROPOSE_KEY: &str = "Propose one with `countersign propose generate-key`, and its use with `countersign propose activate-key`";
+
+/// Why the keeper does not say what a zone is signed with. What it does not know or allow is for
+/// officers to decide.
+fn not_told(zone: &ZoneName, error: &ClientError) -> Failure {
+    let ClientError::Refused(Refusal { kind, detail }) = error else {
+        return keeper_failure(error);
+    };
+    match kind {
+        RefusalKind::NoKey => Failure::new(
+            FailureKind::Officers,
+            format!("{zone} waits for its KSK or CSK: {detail}. {PROPOSE_KEY}"),
+        ),
+        RefusalKind::Unknown | RefusalKind::Forbidden => {
+            Failure::new(FailureKind::Officers, detail)
+        }
+        _ => keeper_failure(error),
+    }
 }
 
 /// A version made under one digest serves under no other.
@@ -313,15 +336,33 @@ mod tests {
             let mut answer = answer();
             change(&mut answer);
             let failure = Signing::of(answer, NOW_S).expect_err("no key");
-            assert_eq!(failure.kind, FailureKind::NoKey);
-            failure.detail
+            (failure.kind, failure.detail)
         };
-        let text = wait(|a| a.keys.retain(|key| key.role != KeyRole::Ksk));
+        let (kind, text) = wait(|a| a.keys.retain(|key| key.role != KeyRole::Ksk));
+        assert_eq!(kind, FailureKind::Officers);
         assert!(text.starts_with("example. waits for its KSK: none is active. Propose"), "{text}");
-        let text = wait(|a| a.keys.clear());
-        assert!(text.contains("its KSK"), "{text}");
-        let text = wait(|a| a.keys.retain(|key| key.role != KeyRole::Zsk));
-        assert!(text.contains("its ZSK"), "{text}");
+        let (kind, text) = wait(|a| a.keys.clear());
+        assert!(kind == FailureKind::Officers && text.contains("its KSK"), "{text}");
+        let (kind, text) = wait(|a| a.keys.retain(|key| key.role != KeyRole::Zsk));
+        assert!(kind == FailureKind::Keeper && text.contains("its ZSK"), "{text}");
+    }
+
+    #[test]
+    fn what_officers_must_decide_is_told_from_what_fails() {
+        let kind_of = |kind| {
+            let detail = "example. is not bound here; it takes a bind-zone motion".to_owned();
+            let zone = "example.".parse().expect("name");
+            let failure = not_told(&zone, &ClientError::Refused(Refusal { kind, detail }));
+            assert!(failure.detail.contains("is not bound here"), "{}", failure.detail);
+            failure.kind
+        };
+        for kind in [RefusalKind::NoKey, RefusalKind::Unknown, RefusalKind::Forbidden] {
+            assert_eq!(kind_of(kind), FailureKind::Officers, "{kind}");
+        }
+        for kind in [RefusalKind::HsmUnavailable, RefusalKind::LedgerUnavailable, RefusalKind::Busy]
+        {
+            assert_eq!(kind_of(kind), FailureKind::Keeper, "{kind}");
+        }
     }
 
     #[test]

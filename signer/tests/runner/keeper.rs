@@ -37,6 +37,8 @@ pub struct State {
     pub cds: Option<CdsOrder>,
     /// Why that is not signed, if it is not.
     pub cds_refusal: Option<RefusalKind>,
+    /// Why DNSKEY is not signed, if it is not.
+    pub dnskey_refusal: Option<RefusalKind>,
     /// When the approval of the DNSKEY RRset ends.
     pub dnskey_until: Option<u64>,
     /// Types of RRsets that the ZSK does not sign.
@@ -58,6 +60,7 @@ impl State {
             ksk: true,
             cds: None,
             cds_refusal: None,
+            dnskey_refusal: None,
             dnskey_until: None,
             forbidden: vec![],
             notices: vec![],
@@ -203,6 +206,10 @@ fn answer(request: Request, state: &mut State, keys: &Keys) -> Response {
             Response::CdsSignature(sign(state, &keys.ksk, &tbs))
         }
         Request::SignDnskey { keys: wanted, signer, ttl_s, inception, expiration, .. } => {
+            if let Some(kind) = state.dnskey_refusal {
+                let detail = "KSK use is frozen by carol".to_owned();
+                return Response::Refused(Refusal { kind, detail });
+            }
             assert_eq!(signer, public(&keys.ksk).id());
             let tbs = dnskey_tbs(keys, &wanted, (ttl_s, inception, expiration));
             Response::DnskeySignature(sign(state, &keys.ksk, &tbs))

@@ -216,8 +216,8 @@ async fn a_zone_waits_for_its_ksk_and_says_so() {
     bed.officers(|state| state.ksk = false);
     let primary = Primary::start(&bed.pki, 7).await;
     let daemon = bed.daemon(primary.address).await;
-    daemon.until("the alarm", |d| d.alarms().contains(&AlarmKind::WaitsForKey)).await;
-    let reason = daemon.reason(AlarmKind::WaitsForKey);
+    daemon.until("the alarm", |d| d.alarms().contains(&AlarmKind::WaitsForOfficers)).await;
+    let reason = daemon.reason(AlarmKind::WaitsForOfficers);
     assert!(reason.contains("example. waits for its KSK: none is active"), "{reason}");
     assert!(reason.contains("propose generate-key"), "{reason}");
     bed.officers(|state| state.ksk = true);
@@ -227,7 +227,7 @@ async fn a_zone_waits_for_its_ksk_and_says_so() {
     bed.officers(|state| state.ksk = false);
     primary.raise_serial();
     daemon.runner.notified(&zone());
-    daemon.until("the alarm", |d| d.alarms() == [AlarmKind::WaitsForKey]).await;
+    daemon.until("the alarm", |d| d.alarms() == [AlarmKind::WaitsForOfficers]).await;
     assert_eq!(daemon.serial(), Some(7));
 }
 
@@ -282,4 +282,32 @@ async fn a_ds_that_no_officer_exported_keeps_the_last_version_up() {
     daemon.until("the alarm", |d| d.alarms() == [AlarmKind::SigningFailed]).await;
     let reason = daemon.reason(AlarmKind::SigningFailed);
     assert!(reason.starts_with("example. SOA: not signed: forbidden"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_data_goes_out_while_no_ksk_may_be_used() {
+    let bed = Bed::new();
+    bed.keeper.start();
+    // All signatures are due a second after they are made.
+    bed.officers(|state| state.policy.refresh_s = state.policy.validity_s - 1);
+    let primary = Primary::start(&bed.pki, 7).await;
+    let daemon = bed.daemon(primary.address).await;
+    daemon.until("a version", |daemon| daemon.serial().is_some()).await;
+    bed.officers(|state| state.dnskey_refusal = Some(RefusalKind::Forbidden));
+    // Due, and for itself no reason for a version.
+    daemon.until("the alarm", |d| d.alarms().contains(&AlarmKind::SigningFailed)).await;
+    let dnskey = |daemon: &Daemon| {
+        let version = daemon.catalogue.current(&zone()).expect("up");
+        let rrsig = version.at_apex(Rtype::DNSKEY).and_then(|rrset| rrset.rrsigs().next());
+        rrsig.expect("signed").to_vec()
+    };
+    let (serial, signature) = (daemon.serial().expect("up"), dnskey(&daemon));
+    primary.child.store(true, std::sync::atomic::Ordering::SeqCst);
+    primary.serial.store(serial + 1, std::sync::atomic::Ordering::SeqCst);
+    daemon.runner.notified(&zone());
+    daemon.until_serial(serial + 1).await;
+    assert_eq!(dnskey(&daemon), signature, "there was no other");
+    daemon.until("the alarm", |d| d.alarms() == [AlarmKind::SigningFailed]).await;
+    let reason = daemon.reason(AlarmKind::SigningFailed);
+    assert!(reason.contains("frozen by carol"), "{reason}");
 }

@@ -39,6 +39,8 @@ pub struct ZoneParams {
     /// When the approval of this DNSKEY RRset ends, seconds since 1970, where it has an end: no
     /// signature over the RRset lasts longer.
     pub dnskey_until: Option<u64>,
+    /// Keep signatures over DNSKEY for as long as they are valid: no KSK is at hand.
+    pub keep_dnskey: bool,
     /// What it says to its parent, if anything.
     pub cds: Option<CdsSet>,
 }

@@ -90,7 +90,8 @@ impl Terms {
         let term = |validity_s, refresh_s, until_s| {
             Term::new(now_s, policy.inception_offset_s, validity_s, refresh_s, until_s)
         };
-        let dnskey = term(policy.validity_s, policy.refresh_s, params.dnskey_until);
+        let dnskey_refresh_s = if params.keep_dnskey { 0 } else { policy.refresh_s };
+        let dnskey = term(policy.validity_s, dnskey_refresh_s, params.dnskey_until);
         Self {
             zone: term(policy.validity_s, policy.refresh_s, None),
             dnskey,

@@ -86,6 +86,7 @@ pub(crate) fn params(denial: Denial) -> ZoneParams {
             key(KeyRole::Zsk, Algorithm::Ed25519, 2),
         ],
         dnskey_until: None,
+        keep_dnskey: false,
         cds: None,
     }
 }

@@ -387,6 +387,14 @@ fn signatures_over_cds_are_kept_while_they_fit() {
         DAY,
         (2, 0, 1),
     );
+    // No KSK is at hand.
+    let long = |p: &mut ZoneParams| {
+        p.keep_dnskey = true;
+        p.cds = None;
+    };
+    check_said_again(long, 7 * DAY, (0, 0, 3));
+    check_said_again(long, 14 * DAY - 1, (0, 0, 3));
+    check_said_again(long, 14 * DAY, (0, 1, 3));
     // DNSKEY under an approval that ends.
     check_said_again(|p| p.dnskey_until = Some(NOW + 13 * DAY), DAY, (0, 1, 1));
     check_said_again(|p| p.dnskey_until = Some(NOW + 14 * DAY), DAY, soa);

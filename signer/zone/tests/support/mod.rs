@@ -132,7 +132,14 @@ fn params(algorithm: Algorithm, split: KeySplit, denial: Denial, keys: &[SoftKey
     };
     policy.check("test").expect("consistent");
     let keys = keys.iter().map(|key| ZoneKey { role: key.role, public: key.public.clone() });
-    ZoneParams { apex: apex(), policy, keys: keys.collect(), dnskey_until: None, cds: None }
+    ZoneParams {
+        apex: apex(),
+        policy,
+        keys: keys.collect(),
+        dnskey_until: None,
+        keep_dnskey: false,
+        cds: None,
+    }
 }
 
 pub fn apex() -> ZoneName {
