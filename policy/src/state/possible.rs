@@ -59,7 +59,7 @@ impl LedgerState {
             Motion::SignDnskeySet { zone, keys } => self.can_sign_set(zone, keys),
             Motion::ExportDs { zone, keys, digests }
             | Motion::PublishCds { zone, keys, digests } => {
-                self.can_tell_parent(zone, keys, digests)
+                self.can_tell_parent(zone, keys, digests, at)
             }
             Motion::DeleteDs { zone } => self.is_bound(zone).map(|_| ()),
             Motion::AttachToken { name, identity } => self.can_attach(name, identity),
@@ -342,6 +342,7 @@ impl LedgerState {
         zone: &ZoneName,
         keys: &BTreeSet<KeyId>,
         digests: &BTreeSet<DsDigest>,
+        at: u64,
     ) -> Result<(), String> {
         self.is_bound(zone)?;
         count("keys", keys.len(), KSKS_MAX)?;
@@ -356,6 +357,13 @@ impl LedgerState {
             is_sound(id, key)?;
             if key.stage != Stage::Active || key.public.is_none() {
                 return Err(wrong_stage(id, key, "active: propose activate-key first"));
+            }
+            let approved = self.explicit.get(zone).filter(|set| set.until >= at);
+            if approved.is_some_and(|set| !set.keys.contains(id)) {
+                return Err(format!(
+                    "key {id} is not in the DNSKEY RRset that was approved for {zone}; a DS of it \
+                     would make the zone bogus"
+                ));
             }
         }
         Ok(())

@@ -203,9 +203,10 @@ impl LedgerState {
     ) -> Result<Effect, String> {
         let statement =
             Statement::parse(text).map_err(|error| format!("the statement: {error}"))?;
-        let recovery = self.takes_statement(&statement, at)?;
+        // Whose it is comes first: for a stranger nothing is looked at that takes long.
         let (namespace, roster) = (Namespace::Propose, self.roster());
         let key = Self::signed_by(roster, &statement.proposer, namespace, text, signature)?;
+        let recovery = self.takes_statement(&statement, at)?;
         let hash = statement.hash();
         let proposal = Proposal {
             line: self.next_seq(),

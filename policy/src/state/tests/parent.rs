@@ -187,6 +187,21 @@ fn a_ds_is_handed_out_under_its_quorum() {
     world.add(Entry::DsExported { begun: newer, zone: zone() }).expect("exported");
 }
 
+#[test]
+fn a_ds_names_what_the_approved_set_holds() {
+    let mut world = World::signing();
+    let (ksk, zsk) = keys(&world);
+    let other = world.make_ksk(true);
+    world.carry(Motion::SignDnskeySet { zone: zone(), keys: [ksk, zsk].into() });
+    refused(
+        world.propose("olga", export(&[other])),
+        "is not in the DNSKEY RRset that was approved",
+    );
+    world.carry(export(&[ksk]));
+    world.now += 14 * DAY_S + 1;
+    world.carry(export(&[other]));
+}
+
 fn sign_cds(world: &World, signer: KeyId) -> Operation {
     Operation::SignCds {
         zone: zone(),
