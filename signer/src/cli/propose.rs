@@ -411,7 +411,8 @@ fn statement(
     // A new floor of time is judged at the time that it names.
     let (earliest, latest) = match &motion {
         Motion::RaiseTimeFloor { to } => ((*to).min(now_s), (*to).max(now_s)),
-        _ => (now_s, now_s),
+        // And where a clock ran ahead and was set right, everything by the time it had reached.
+        _ => (now_s, now_s.max(view.state().time_floor())),
     };
     let not_before = window.not_before.map_or(earliest, |time| time.at(now_s));
     let not_after = window

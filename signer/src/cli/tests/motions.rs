@@ -436,3 +436,17 @@ fn the_calendar_knows_what_a_freeze_lets_expire() {
         "{said}"
     );
 }
+
+#[test]
+fn after_a_clock_ran_ahead_there_is_still_a_week_to_vote() {
+    let mut world = World::founded();
+    let now = world.now;
+    world.now += 20 * 86_400;
+    world.freeze("adam", Scope::All).expect("a line of that time");
+    assert_eq!(world.state.time_floor(), world.now);
+    world.now = now;
+    let bed = Bed::new(world);
+    let id = proposed(&bed, &["set-policy", "--name", "standard"]);
+    let shown = bed.run(&["proposal", "show", &id]).expect(End::Fine, "not-before: 2026-11-25T");
+    assert!(shown.contains("not-after: 2026-12-22T"), "{shown}");
+}
