@@ -23,6 +23,7 @@ pub mod ports;
 pub mod process;
 pub mod query;
 pub mod scratch;
+pub mod security_key;
 pub mod shim;
 pub mod thief;
 pub mod token;
