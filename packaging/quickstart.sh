@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Countersign's main job from one command: a zone from a hidden primary (BIND) over mutual TLS,
-# signed by the keeper on two SoftHSM tokens, verified, and given to a secondary (BIND) over mutual
-# TLS. Then three verifiers that are not ours look at what the secondary serves.
+# Countersign's main job from one command: an operator and three key officers found an appliance; a zone
+# from a hidden primary (BIND) comes in over mutual TLS, waits until two officers have approved its KSK,
+# is signed by the keeper on two SoftHSM tokens, verified, and given to a secondary (BIND) over mutual TLS.
+# Three verifiers that are not ours look at what the secondary serves, and one at the ledger.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=needs.sh
@@ -12,7 +13,8 @@ usage() {
 usage: quickstart.sh [--once] [--dir DIR]
 
   --once     do it, write the results, stop everything, and exit 0 only if all verifiers agree
-  --dir DIR  where to write signed.zone, anchor.ds and report.json (with --once; default: here)
+  --dir DIR  where to write signed.zone, anchor.ds, audit.bundle and report.json (with --once;
+             default: here)
 
 Without --once it stays up until Ctrl-C. Packages that are missing are installed and the users
 countersign-keeper and countersign are made, with root or sudo; without either it uses what is
@@ -48,7 +50,7 @@ build() {
 }
 needs named:bind9 dig:bind9-dnsutils dnssec-verify:bind9-utils unbound:unbound \
   ldns-verify-zone:ldnsutils pkcs11-tool:opensc openssl:openssl setpriv:util-linux \
-  /usr/lib/softhsm/libsofthsm2.so:softhsm2
+  /usr/lib/softhsm/libsofthsm2.so:softhsm2 ssh-keygen:openssh-client python3:python3-minimal
 target=${CARGO_TARGET_DIR:-$here/../target}/debug
 if [ "$built" = no ]; then
   build
@@ -124,7 +126,8 @@ as() {
   [ $two_users = false ] || as=(setpriv --reuid "$1" --regid "$1" --init-groups --no-new-privs)
 }
 keeper_dir=$work/keeper daemon_dir=$work/daemon bind_dir=$work/bind unbound_dir=$work/unbound
-mkdir -m 700 "$keeper_dir" "$bind_dir" "$unbound_dir"
+officers_dir=$work/officers
+mkdir -m 700 "$keeper_dir" "$bind_dir" "$unbound_dir" "$officers_dir"
 mkdir -m 755 "$daemon_dir" "$work/bin" "$work/run" "$daemon_dir/run"
 mkdir -m 700 "$keeper_dir"/{state,tokens} "$daemon_dir/state"
 mkdir -m 755 "$work/run/keeper"
@@ -200,8 +203,8 @@ give "$bind_user" "$pki/primary.key" "$pki/secondary.key"
 # ── two tokens, for KSKs and for ZSKs, each with a PIN that nobody has typed ───────────────────
 printf 'directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n' \
   "$keeper_dir/tokens" >"$keeper_dir/softhsm2.conf"
-for token in ksk zsk; do
-  (umask 077 && openssl rand -hex $PINS_BYTES | tr -d '\n' >"$keeper_dir/$token-a.pin")
+for token in ksk-a zsk-a; do
+  (umask 077 && openssl rand -hex $PINS_BYTES | tr -d '\n' >"$keeper_dir/$token.pin")
 done
 give "$keeper_user" "$keeper_dir" "$work/run/keeper"
 softhsm() {
@@ -212,8 +215,8 @@ softhsm() {
 # softhsm2-util takes PINs from argv, where everyone can see them; pkcs11-tool takes them from
 # its environment, which only its own user can see.
 index=0
-for token in ksk zsk; do
-  SO_PIN=$(openssl rand -hex $PINS_BYTES) PIN=$(<"$keeper_dir/$token-a.pin")
+for token in ksk-a zsk-a; do
+  SO_PIN=$(openssl rand -hex $PINS_BYTES) PIN=$(<"$keeper_dir/$token.pin")
   export SO_PIN PIN
   softhsm pkcs11-tool --init-token --slot-index $index --label $token --so-pin env:SO_PIN
   softhsm pkcs11-tool --init-pin --token-label $token --login --so-pin env:SO_PIN --pin env:PIN
@@ -230,9 +233,8 @@ serial_of() {
 sed -e "s|/usr/lib/softhsm|@MODULES@|; s|/var/lib/countersign-keeper|$keeper_dir/state|" \
   -e "s|/run/countersign-keeper|$work/run/keeper|; s|/etc/countersign-keeper|$keeper_dir|" \
   -e "s|@MODULES@|/usr/lib/softhsm|; s|^daemon_user = .*|daemon_user = \"$daemon_user\"|" \
-  -e "s|^group = .*|group = \"$group\"|" "$here/examples/keeper.toml" >"$keeper_dir/keeper.toml"
-sed -e "s|@KSK_SERIAL@|$(serial_of ksk)|; s|@ZSK_SERIAL@|$(serial_of zsk)|" \
-  "$here/examples/lab-founding.toml" >"$keeper_dir/lab-founding.toml"
+  -e "s|^group = .*|group = \"$group\"|; s|0123456789abcdef|$(serial_of ksk-a)|" \
+  -e "s|fedcba9876543210|$(serial_of zsk-a)|" "$here/examples/keeper.toml" >"$keeper_dir/keeper.toml"
 sed -e "s|/run/countersign-keeper|$work/run/keeper|; s|/run/countersign/|$daemon_dir/run/|" \
   -e "s|/var/lib/countersign\"|$daemon_dir/state\"|; s|/etc/countersign|$pki|" \
   -e "s|127.0.0.1:5301|127.0.0.1:$signer_dns|; s|127.0.0.1:8853|127.0.0.1:$signer_xot|" \
@@ -289,18 +291,121 @@ up_at=$(milliseconds)
 start primary "$bind_user" "$work/bin/named" -g -4 -n 1 -c "$bind_dir/primary.conf"
 until_ok 30 "the primary's answer" soa "$primary_dns"
 start_keeper() {
+  local i
+  # The one that has ended is nobody whom we wait for any more.
+  for i in "${!names[@]}"; do
+    [ "${names[i]}" != keeper ] || unset "names[i]" "pids[i]"
+  done
   start keeper "$keeper_user" env SOFTHSM2_CONF="$keeper_dir/softhsm2.conf" \
     "$work/bin/countersign-keeper" --config "$keeper_dir/keeper.toml"
   keeper_pid=$!
 }
 start_keeper
-until_ok 30 "the keeper's socket" test -S "$work/run/keeper/keeper.sock"
+until_ok 30 "the keeper's second socket" test -S "$work/run/keeper/ledger.sock"
+say "The keeper has no founding yet: it takes a survey and a founding, and nothing else."
+
+# ── people ─────────────────────────────────────────────────────────────────────────────────────
+# Each has an SSH key and a memory of what their command line has seen. (Here they share a machine.)
+people=(olga kay kim kurt)
+for person in "${people[@]}"; do
+  ssh-keygen -q -t ed25519 -N '' -C "$person" -f "$officers_dir/$person"
+done
+founding=''
+# by PERSON COMMAND... is `countersign` as that person runs it.
+by() {
+  local person=$1
+  shift
+  COUNTERSIGN_LEDGER_SOCKET="$work/run/keeper/ledger.sock" COUNTERSIGN_AS="$person" \
+    COUNTERSIGN_IDENTITY="$officers_dir/$person" COUNTERSIGN_PINS="$officers_dir/$person.pins" \
+    COUNTERSIGN_FOUNDING="$founding" "$work/bin/countersign" --yes "$@"
+}
+# `by` without a founding to insist on: there is none before everyone has signed it.
+found() {
+  local person=$1
+  shift
+  (
+    unset COUNTERSIGN_FOUNDING
+    COUNTERSIGN_LEDGER_SOCKET="$work/run/keeper/ledger.sock" COUNTERSIGN_AS="$person" \
+      COUNTERSIGN_IDENTITY="$officers_dir/$person" COUNTERSIGN_PINS="$officers_dir/$person.pins" \
+      "$work/bin/countersign" --yes "$@"
+  )
+}
+field() { sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p" | head -n 1; }
+
+cp "$here/examples/founding.toml" "$officers_dir/"
+text=$officers_dir/quickstart.founding
+until_ok 30 "the survey of the tokens" found olga survey
+founding=$(found olga --json found draft --from "$officers_dir/founding.toml" --out "$text" | field hash)
+for person in "${people[@]}"; do
+  by "$person" found sign "$text" >/dev/null
+done
+# Root's part: nobody else can write this file.
+sed -i "s|^audit_token = .*|&\nfounding = \"$founding\"|" "$keeper_dir/keeper.toml"
+by olga found submit "$text" "$text".*.sig >/dev/null
+status=0
+wait "$keeper_pid" || status=$?
+[ $status -eq 5 ] || die "founded, the keeper ended with $status, expected 5"
+start_keeper
+until_ok 30 "the founded keeper" test -S "$work/run/keeper/keeper.sock"
+say "Founded by ${people[*]}, and pinned by root: $founding"
+
+# propose MOTION... as olga; the statement's id.
+propose() { by olga --json propose "$@" | field id; }
+status_of() { by olga --json proposal show "$1" | field status; }
+is_done() { [[ $(status_of "$1") == done* ]]; }
+# two_approve ID, and what was proposed is done.
+two_approve() {
+  by kay approve "$1" >/dev/null
+  by kim approve "$1" >/dev/null
+  until_ok 30 "what $1 proposes" is_done "$1"
+}
+two_approve "$(propose set-policy --name default --ksk-group ksk --zsk-group zsk \
+  --denial nsec3 --serial unixtime)"
+two_approve "$(propose bind-zone --zone "$ZONE" --policy default)"
 start signer "$daemon_user" "$work/bin/countersignd" --config "$daemon_dir/countersignd.toml"
-until_ok 30 "the signer's API" "${cli[@]}" daemon status --json
+# It is up, and says that something needs attention: the zone has no key yet.
+answers() { "$@" || [ $? -eq 4 ]; }
+until_ok 30 "the signer's API" answers "${cli[@]}" daemon status --json
+
+# ── a KSK waits for two ────────────────────────────────────────────────────────────────────────
+waits() { say "  waits: $(by olga --json proposal show "$1" | field missing)"; }
+# must_not WHAT COMMAND... is refused, or something is very wrong.
+must_not() {
+  local what=$1
+  shift
+  if "$@" >/dev/null 2>&1; then die "$what, which takes two officers"; fi
+}
+ksk=$(propose generate-key --zone "$ZONE" --role ksk --activate)
+say "olga proposes a KSK for $ZONE: ${ksk:0:8}"
+waits "$ksk"
+must_not "olga approved her own" by olga approve "$ksk"
+by kay approve "$ksk" >/dev/null
+say "  kay approves it"
+waits "$ksk"
+must_not "a KSK was made" is_done "$ksk"
+must_not "a zone went out" soa "$signer_dns"
+by kim approve "$ksk" >/dev/null
+say "  kim approves it"
+until_ok 30 "the KSK" is_done "$ksk"
 until_ok 60 "the signed zone on the signer" soa "$signer_dns"
 start secondary "$bind_user" "$work/bin/named" -g -4 -n 1 -c "$bind_dir/secondary.conf"
 until_ok 90 "the signed zone on the secondary" soa "$secondary_port"
 served_at=$(milliseconds)
+
+# ── and so do the DS records for its parent ────────────────────────────────────────────────────
+ds=$work/exported.ds
+must_not "DS records were handed out" by olga ds export "$ZONE"
+export=$(propose export-ds --zone "$ZONE")
+say "olga proposes to hand out the DS records of $ZONE: ${export:0:8}"
+waits "$export"
+by kurt approve "$export" >/dev/null
+say "  kurt approves it"
+must_not "DS records were handed out" by olga ds export "$ZONE"
+by kay approve "$export" >/dev/null
+say "  kay approves it"
+until_ok 30 "the approval of the export" is_done "$export"
+by olga ds export "$ZONE" >"$ds"
+sed -n '/^[^;]/s/^/  /p' "$ds"
 
 # ── what others say of it ──────────────────────────────────────────────────────────────────────
 checks=()
@@ -374,10 +479,25 @@ with_unbound() {
     printf '%s: %s, AD\n' "${question%:*}" "$rcode"
   done
 }
-say "What the secondary serves, as others see it:"
+digests() { awk '!/^;/ { line = ""; for (i = NF - 3; i < NF; i++) line = line $i " "; print line toupper($NF) }' | sort; }
+with_dsfromkey() {
+  diff <(dnssec-dsfromkey -a SHA-256 -a SHA-384 -f "$signed" "$ZONE" | digests) <(digests <"$ds")
+}
+bundle=$work/audit.bundle
+answers by olga audit export "$bundle" >/dev/null
+countersign_verifies() {
+  HOME=/nonexistent answers "$work/bin/countersign" audit verify "$bundle" --founding "$founding"
+}
+script_verifies() { python3 "$here/../softhsm-tests/verify_bundle.py" "$bundle" "$founding"; }
+say "What the secondary serves, the DS records, and the ledger, as others see them:"
 check ldns-verify-zone "$(version_of ldnsutils)" "every signature and the NSEC3 chain, from the DS" with_ldns
 check dnssec-verify "$(version_of bind9-utils)" "the zone is signed whole, by every algorithm" with_bind
 check unbound "$(version_of unbound)" "answers, a wildcard and denials validate (AD set)" with_unbound
+check dnssec-dsfromkey "$(version_of bind9-utils)" "the DS records that were handed out are those of the KSK" with_dsfromkey
+check verify_bundle.py "$(python3 --version 2>&1 | cut -d ' ' -f 2)" \
+  "tree, checkpoint, signatures and quorums of the ledger, with ssh-keygen and openssl" script_verifies
+check "countersign audit verify" "$("${cli[@]}" --version | cut -d ' ' -f 2)" \
+  "the whole ledger, from the founding on, offline" countersign_verifies
 
 # ── results ────────────────────────────────────────────────────────────────────────────────────
 write_report() {
@@ -387,6 +507,8 @@ write_report() {
 {
   "countersign": $(json "$("${cli[@]}" --version)"),
   "zone": "$ZONE",
+  "founding": "$founding",
+  "statements": { "ksk": "$ksk", "ds_export": "$export" },
   "all_agree": $([ $agree = yes ] && printf true || printf false),
   "two_users": $two_users,
   "path": "BIND -> XoT, certificates both ways -> countersignd -> countersign-keeper -> SoftHSM -> verified -> XoT, certificates both ways -> BIND",
@@ -401,19 +523,27 @@ write_report() {
 JSON
 }
 if [ $once = yes ]; then
-  cp "$signed" "$anchor" "$dir/"
+  cp "$signed" "$anchor" "$bundle" "$dir/"
   write_report >"$dir/report.json"
-  [ -z "${SUDO_UID:-}" ] || chown "$SUDO_UID" "$dir"/{signed.zone,anchor.ds,report.json}
-  say "Written: $dir/signed.zone, $dir/anchor.ds, $dir/report.json"
+  [ -z "${SUDO_UID:-}" ] || chown "$SUDO_UID" "$dir"/{signed.zone,anchor.ds,audit.bundle,report.json}
+  say "Written: $dir/signed.zone, $dir/anchor.ds, $dir/audit.bundle, $dir/report.json"
   [ $agree = yes ] || die "the verifiers do not agree"
   exit 0
 fi
 
 run_cli="$work/bin/countersign --socket $daemon_dir/run/api.sock"
+# A shell function for the terminal next door.
+cat >"$officers_dir/by" <<SH
+# by PERSON COMMAND... is countersign as that person runs it
+by() {
+  COUNTERSIGN_LEDGER_SOCKET=$work/run/keeper/ledger.sock COUNTERSIGN_AS=\$1 COUNTERSIGN_FOUNDING=$founding \\
+    COUNTERSIGN_IDENTITY=$officers_dir/\$1 COUNTERSIGN_PINS=$officers_dir/\$1.pins $work/bin/countersign "\${@:2}"
+}
+SH
 cat <<TXT
 
 Serving $ZONE, serial $(soa "$secondary_port") (the primary's is $(soa "$primary_dns")). All of it is below $work.
-Keys made here are lab keys: no quorum guards them.
+Founding $founding
 
   API on this box   $daemon_dir/run/api.sock
   API by HTTPS      https://127.0.0.1:$signer_api   (certificate $pki/ops.pem, authority $pki/ca.pem)
@@ -433,8 +563,18 @@ Try, in another terminal$([ "$two_users" = true ] && printf ', as root'):
   dig @127.0.0.1 -p $secondary_port +short late.$ZONE TXT
   # without a certificate there is no transfer
   dig @127.0.0.1 -p $signer_xot +tls $ZONE AXFR
-  # what the keeper has put on record
-  $run_cli ledger list --ledger-socket $work/run/keeper/ledger.sock
+  # olga proposes, kay and kim approve what they read (the first word of its hash is asked for)
+  source $officers_dir/by
+  by olga propose generate-key --zone $ZONE --role ksk
+  by kay proposal list
+  by kay approve ID
+  # one person stops the use of KSKs, two end it
+  by kurt freeze --reason "let us see"
+  by olga propose thaw
+  # what is on record, who did it, and by which rule; and the proof of it, which needs no keeper
+  by olga audit log
+  by olga audit export /tmp/quickstart.bundle
+  by olga audit verify /tmp/quickstart.bundle
 
 Logs are in $work/*.log. Ctrl-C stops everything.
 TXT

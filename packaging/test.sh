@@ -3,6 +3,9 @@
 # and it ends with 0 only if nothing failed. On a fresh Debian 12 with a Rust toolchain it installs
 # the rest itself, with root or sudo.
 #
+# With --long, what counts mutations, random steps or kills runs with its whole numbers, which takes
+# hours: it looks at COUNTERSIGN_LONG.
+#
 # As root the tests run keeper and daemon as two users (numeric ids, so none has to be made).
 # Without root they run as one user, and the stories that need two say so and check what is left.
 set -euo pipefail
@@ -10,6 +13,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=needs.sh
 . "$here/needs.sh"
 cd "$here/.."
+profile=default
+case ${1:-} in
+  '') ;;
+  --long) profile=long && export COUNTERSIGN_LONG=1 ;;
+  *) die "usage: test.sh [--long]" ;;
+esac
 export CARGO_TERM_COLOR=never
 [ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
 
@@ -17,6 +26,7 @@ needs_to_build
 needs named:bind9 dig:bind9-dnsutils dnssec-verify:bind9-utils nsd:nsd \
   unbound:unbound ldns-verify-zone:ldnsutils softhsm2-util:softhsm2 pkcs11-tool:opensc \
   openssl:openssl setpriv:util-linux mount:mount shellcheck:shellcheck c++:g++ \
+  unshare:util-linux ssh-keygen:openssh-client python3:python3-minimal \
   ods-enforcerd:opendnssec-enforcer-sqlite3 ods-signerd:opendnssec-signer sqlite3:sqlite3
 [ "$(id -u)" -eq 0 ] || say "NOTE: not root: keeper and daemon are one user in these tests."
 # rustup's minimal profile leaves these out.
@@ -50,8 +60,8 @@ step() {
 tests() {
   local summary count
   say "═══ cargo nextest run"
-  cargo nextest run --config-file packaging/nextest.toml --workspace --locked --no-fail-fast \
-    --color never 2>&1 | tee "$log" || true
+  cargo nextest run --config-file packaging/nextest.toml --profile "$profile" --workspace --locked \
+    --no-fail-fast --color never 2>&1 | tee "$log" || true
   summary=$(grep -E '^ *Summary \[' "$log" | tail -n 1 || true)
   if [[ ! $summary =~ ([0-9]+)\ passed ]]; then
     failed=$((failed + 1))
@@ -75,7 +85,7 @@ step "cargo clippy" cargo clippy --workspace --all-targets --locked --quiet -- -
 # The stories build these themselves if need be. From nothing that takes minutes, which would count
 # against the first story's time. Apart from one another, as in softhsm-tests/src/binaries.rs.
 build_programs() {
-  cargo build --quiet --locked -p countersign-hsm --bin countersign-keeper &&
+  cargo build --quiet --locked -p countersign-hsm --bin countersign-keeper --features test-clock &&
     cargo build --quiet --locked -p countersign-signer --bins &&
     cargo build --quiet --locked -p softhsm-tests --bins &&
     cargo build --quiet --locked -p countersign-p11-shim --lib

@@ -198,17 +198,17 @@ impl Officers {
         self.all_at_once(who, &["approve", id])
     }
 
-    /// How a proposal stands, as `audrey` sees it.
-    pub fn status(&self, id: &str) -> Result<String> {
-        let shown = self.json("audrey", &["proposal", "show", id])?;
+    /// How a proposal stands, as `who` sees it.
+    pub fn status(&self, who: &str, id: &str) -> Result<String> {
+        let shown = self.json(who, &["proposal", "show", id])?;
         let status = shown["status"].as_str().with_context(|| format!("{shown:#}"))?;
         Ok(status.to_owned())
     }
 
-    /// Waits until a proposal stands as `expect` says.
-    pub fn wait_for(&self, id: &str, expect: &str) -> Result<()> {
+    /// Waits until `who` sees a proposal stand as `expect` says.
+    pub fn wait_for(&self, who: &str, id: &str, expect: &str) -> Result<()> {
         until(&format!("proposal {id} to be {expect}"), SOON, || {
-            let status = self.status(id)?;
+            let status = self.status(who, id)?;
             ensure!(status.starts_with(expect), "it is {status}");
             Ok(())
         })
