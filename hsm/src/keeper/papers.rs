@@ -8,15 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_policy::key::to_hex;
-use countersign_policy::ledger::LedgerError;
 use countersign_policy::motion::MotionKind;
 use countersign_policy::statement::{Freeze, Statement, Verdict, Withdrawal};
 use countersign_policy::{PublicKey, ZoneName};
 
 use super::door::Hsm;
-use super::service::{Service, refuse};
+use super::service::{Service, judged, refuse};
 use super::{reader, survey};
-use crate::ledger::{Signed, WriteError};
+use crate::ledger::Signed;
 use crate::pkcs11::FoundObject;
 use crate::protocol::{
     DsExport, LedgerRequest, LedgerResponse, Mode, Refusal, RefusalKind, Submission, Survey,
@@ -114,12 +113,7 @@ impl<H: Hsm> Service<H> {
     /// Puts a signed text into the ledger, if it holds.
     fn submit(&self, submission: Submission) -> Result<u64, Refusal> {
         let signed = self.read_paper(submission)?;
-        self.ledger().submit(signed, self.now()).map_err(|error| match error {
-            WriteError::Contradiction(LedgerError::Contradiction { problem, .. }) => {
-                Refusal { kind: RefusalKind::Forbidden, detail: problem }
-            }
-            other => other.into(),
-        })
+        self.ledger().submit(signed, self.now()).map_err(judged)
     }
 
     /// The line that a text would be.
@@ -249,15 +243,7 @@ impl<H: Hsm> Service<H> {
                 format!("{zone}: handed out {EXPORTS_AN_HOUR_MAX} times in this hour"),
             );
         }
-        let line =
-            self.ledger().export(grant.begun, zone.clone(), now_s).map_err(
-                |error| match error {
-                    WriteError::Contradiction(LedgerError::Contradiction { problem, .. }) => {
-                        Refusal { kind: RefusalKind::Forbidden, detail: problem }
-                    }
-                    other => other.into(),
-                },
-            )?;
+        let line = self.ledger().export(grant.begun, zone.clone(), now_s).map_err(judged)?;
         tracing::info!(%zone, line, "DS records are handed out");
         Ok(DsExport { zone: zone.clone(), keys, digests: grant.digests, line, statement })
     }

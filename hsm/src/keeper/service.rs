@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_policy::key::to_hex;
 use countersign_policy::key_state::Stage;
-use countersign_policy::ledger::{LedgerState, Operation};
+use countersign_policy::ledger::{LedgerError, LedgerState, Operation};
 use countersign_policy::state::CDS_VALIDITY_S;
 use countersign_policy::{KeyId, ZoneName};
 
@@ -87,6 +87,16 @@ impl From<WriteError> for Refusal {
                 Self { kind: RefusalKind::LedgerUnavailable, detail: error.to_string() }
             }
         }
+    }
+}
+
+/// A line that the ledger's judge refused: what is wrong with it is the answer.
+pub(super) fn judged(error: WriteError) -> Refusal {
+    match error {
+        WriteError::Contradiction(LedgerError::Contradiction { problem, .. }) => {
+            Refusal { kind: RefusalKind::Forbidden, detail: problem }
+        }
+        other => other.into(),
     }
 }
 

@@ -25,6 +25,7 @@ use super::door::Hsm;
 use super::marks;
 use super::reader;
 use super::server::Keeper;
+use super::service::judged;
 use super::survey;
 use crate::ledger::{Ledger, Note};
 use crate::protocol::{
@@ -116,7 +117,8 @@ impl<H: Hsm> Unfounded<H> {
         if signatures.len() != count {
             return refuse(RefusalKind::Malformed, "a person signs once".to_owned());
         }
-        let line = self.ledger.found(text.to_owned(), signatures, (self.now_s)())?;
+        let line =
+            self.ledger.found(text.to_owned(), signatures, (self.now_s)()).map_err(judged)?;
         tracing::info!(%hash, name = founding.name, line, "the appliance is founded");
         for (name, _) in founding.tokens.iter().filter(|(_, identity)| identity.data_objects) {
             // What fails here is done by the founded keeper.

@@ -143,6 +143,8 @@ fn everyone_on_the_roster_signs_and_nobody_else() {
     let all: Vec<_> = draft.council.found(&text).into_iter().collect();
     let found = |signatures: &[_]| draft.unfounded.found(&text, signatures);
     draft.refused(found(&all[1..]), "has not signed the founding");
+    let kind = found(&all[1..]).expect_err("not all").kind;
+    assert_eq!(kind, RefusalKind::Forbidden, "asking again does not help");
     draft.refused(found(&[&all[..], &all[..1]].concat()), "a person signs once");
     let mut other_purpose = all.clone();
     other_purpose[0].1 = draft.council.ada.sign(Namespace::Approve, &text);
