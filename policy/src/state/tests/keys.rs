@@ -48,6 +48,32 @@ fn a_ksk_is_made_under_its_quorum_and_no_more_than_that() {
 }
 
 #[test]
+fn of_two_zones_each_gets_one_key_and_a_third_none() {
+    let mut world = World::bound();
+    let other: crate::ZoneName = "other.".parse().expect("zone");
+    let third: crate::ZoneName = "third.".parse().expect("zone");
+    let (zones, policy) = ([other.clone(), third.clone()].into(), "default".to_owned());
+    world.carry(Motion::BindZone { zones, policy });
+    let (zones, role) = ([zone(), other.clone()].into(), KeyRole::Ksk);
+    let begun = world.carry(Motion::GenerateKey { zones, role, activate: false });
+    let operation = world.generate(role);
+    world.make(operation, &public_key(1), false);
+    let for_zone = |world: &mut World, of: &crate::ZoneName| {
+        let mut operation = world.generate(KeyRole::Ksk);
+        let Operation::Generate { zone, .. } = &mut operation else { panic!("generate") };
+        *zone = of.clone();
+        operation
+    };
+    for without in [&zone(), &third] {
+        let operation = for_zone(&mut world, without);
+        let error = allows(&world, &operation, begun).expect_err("none").to_string();
+        assert!(error.contains("no quorum wants a KSK to be made for"), "{error}");
+    }
+    let operation = for_zone(&mut world, &other);
+    assert_eq!(allows(&world, &operation, begun), Ok(()));
+}
+
+#[test]
 fn a_ksk_is_not_made_after_its_finish_by_nor_frozen_nor_by_a_wrong_clock() {
     let mut world = World::bound();
     let (zones, role) = ([zone()].into(), KeyRole::Ksk);
