@@ -1,5 +1,7 @@
-//! `officer list|enrol|retire|replace`: who has a say. Changes are motions like any other
+//! `officer list|roles|enrol|retire|replace`: who has a say. Changes are motions like any other
 //! (`propose change-officers`), under the names that people look for.
+
+mod roles;
 
 use std::collections::BTreeSet;
 
@@ -18,6 +20,8 @@ use super::view::View;
 pub(super) enum OfficerVerb {
     /// Everyone on the roster, their keys, and what each role may do.
     List,
+    /// Which role proposes what, whom a rule may give a vote, and what it takes here.
+    Roles,
     /// Propose that a person joins.
     Enrol {
         /// Who: 1 to 32 of a-z, 0-9 and '-'.
@@ -61,9 +65,12 @@ pub(super) struct Keys {
 }
 
 pub(super) fn run(mut desk: Desk<'_>, verb: OfficerVerb) -> Result<End, Stop> {
+    if matches!(verb, OfficerVerb::Roles) {
+        return roles::run(&mut desk);
+    }
     let view = desk.view()?;
     let (officers, window) = match verb {
-        OfficerVerb::List => return list(&mut desk, &view),
+        OfficerVerb::List | OfficerVerb::Roles => return list(&mut desk, &view),
         OfficerVerb::Enrol { person, role, keys, window } => {
             if view.state().roster().person(&person).is_some() {
                 return Err(Stop::usage(format!(

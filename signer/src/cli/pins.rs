@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use countersign_policy::checkpoint::AuditKey;
@@ -24,6 +24,9 @@ const VERSION: u8 = 1;
 const PIN_BYTES_MAX: usize = 16 << 10;
 /// Names in the folder that are looked at: nobody is an officer of so many appliances.
 const PINS_MAX: usize = 10_000;
+
+/// Group and others may write.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// One ledger, as it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,15 +90,22 @@ impl Pins {
         self.folder.join(format!("{founding}.toml"))
     }
 
-    /// The ledgers that are pinned.
-    pub(super) fn foundings(&self) -> Vec<Hash> {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+    /// The ledgers that are pinned; a folder that is there and can't be read is no empty one.
+    pub(super) fn foundings(&self) -> Result<Vec<Hash>, Stop> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => {
+                return Err(Stop::failed(format!("the pins {}: {error}", self.folder.display())));
+            }
+        };
+        ours_alone(&self.folder)?;
         let names =
             entries.take(PINS_MAX).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let mut found: Vec<Hash> =
             names.filter_map(|name| name.strip_suffix(".toml")?.parse().ok()).collect();
         found.sort_unstable();
-        found
+        Ok(found)
     }
 
     /// The pin of a ledger, if there is one. One that can't be read is an error, never an absent one.
@@ -106,6 +116,8 @@ impl Pins {
             Ok(true) => {}
             Err(error) => return Err(Stop::failed(format!("{}: {error}", path.display()))),
         }
+        ours_alone(&self.folder)?;
+        ours_alone(&path)?;
         let text = files::read_text(&path, PIN_BYTES_MAX)?;
         let damaged = |problem: String| {
             Stop::unsound(format!(
@@ -132,6 +144,7 @@ impl Pins {
             ))
         };
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
+        ours_alone(&self.folder)?;
         let file = File::options()
             .write(true)
             .create(true)
@@ -160,4 +173,28 @@ impl Pins {
         })
         .map_err(|error| files::cannot_write(&path, &error))
     }
+}
+
+/// That nobody else can change a file or folder: a pin that others write says what they like. Root may
+/// own it, who can do everything anyhow.
+fn ours_alone(path: &Path) -> Result<(), Stop> {
+    let place = path.display();
+    let found =
+        fs::metadata(path).map_err(|error| Stop::failed(format!("the pins {place}: {error}")))?;
+    let own = rustix::process::geteuid().as_raw();
+    if found.uid() != own && found.uid() != 0 {
+        return Err(Stop::usage(format!(
+            "{place} belongs to the user {}, and pins have to be your own (user {own}). hint: name \
+             another folder with --pins",
+            found.uid()
+        )));
+    }
+    if found.mode() & OTHERS_WRITE != 0 {
+        return Err(Stop::usage(format!(
+            "others can write to {place} (mode {:04o}), so what is pinned there proves nothing. hint: \
+             if you trust what is in it, `chmod go-w {place}`; else name another folder with --pins",
+            found.mode() & 0o7777
+        )));
+    }
+    Ok(())
 }

@@ -251,7 +251,7 @@ impl Expected<'_> {
         if let Some(named) = self.founding {
             return Ok(named);
         }
-        let pinned = self.pins.foundings();
+        let pinned = self.pins.foundings()?;
         if pinned.contains(shown) {
             return Ok(*shown);
         }
@@ -286,7 +286,7 @@ impl Expected<'_> {
         let newest = self.pins.read(&ledger.appliance)?;
         if let Some(pin) = newest.filter(|pin| Some(pin) != pinned) {
             // Another run pinned it since. If it saw more, its pin stays; if less, it is a prefix too.
-            if pin.head.size >= ledger.head().size {
+            if pin.head.size > ledger.head().size {
                 return Ok(None);
             }
             ledger.follows(&pin).map_err(|problem| self.refusal(ledger, &pin, &problem))?;

@@ -50,3 +50,30 @@ fn the_calendar() {
     let bed = Bed::new(eventful());
     insta::assert_snapshot!(bed.first(&["calendar"]).expect(End::Attention, ""));
 }
+
+#[test]
+fn the_roles() {
+    let bed = Bed::new(World::founded());
+    insta::assert_snapshot!(bed.first(&["officer", "roles"]).expect(End::Fine, ""));
+}
+
+#[test]
+fn the_table_of_roles_needs_no_ledger_and_bears_no_false_one() {
+    let mut bed = Bed::new(World::signing());
+    let whole = bed.first(&["officer", "roles", "--json"]).expect(End::Fine, "");
+    let whole: serde_json::Value = serde_json::from_str(&whole).expect("JSON");
+    let rows = whole["operations"].as_array().expect("rows");
+    assert_eq!(rows.len(), countersign_policy::motion::TABLE.len());
+    assert!(rows.iter().all(|row| row["rule"].is_string()), "{whole}");
+    bed.keeper.roll_back(3);
+    let said = bed.run(&["officer", "roles"]);
+    assert_eq!(said.out, "", "nothing is shown");
+    said.expect(End::Unsound, "the ledger is behind");
+    bed.keeper.socket = bed.path("nowhere");
+    let alone = bed.run(&["officer", "roles", "--json"]).expect(End::Fine, "");
+    let alone: serde_json::Value = serde_json::from_str(&alone).expect("JSON");
+    assert!(alone["operations"][0]["rule"].is_null(), "{alone}");
+    assert_eq!(alone["operations"][0]["proposes"], rows[0]["proposes"]);
+    let page = bed.run(&["officer", "roles"]).expect(End::Fine, "Without the rules in force");
+    assert!(page.contains("change-officers"), "{page}");
+}

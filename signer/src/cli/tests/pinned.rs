@@ -97,6 +97,35 @@ fn a_pin_that_is_damaged_is_no_absent_one() {
 }
 
 #[test]
+fn pins_that_others_can_write_prove_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bed = Bed::new(World::bound());
+    bed.first(&["officer", "list"]).expect(End::Fine, "");
+    let folder = bed.path("pins");
+    let file = folder.join(format!("{}.toml", bed.keeper.founding()));
+    for (path, open, shut) in
+        [(&folder, 0o777, 0o700), (&folder, 0o770, 0o755), (&file, 0o666, 0o600)]
+    {
+        let set = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(path, mode).expect("a mode");
+        };
+        set(open);
+        bed.first(&["officer", "list"]).expect(End::Usage, "chmod go-w");
+        bed.run(&["officer", "list"]).expect(End::Usage, "chmod go-w");
+        set(shut);
+        bed.run(&["officer", "list"]).expect(End::Fine, "alice");
+    }
+    // Nor does a folder that others have made ready.
+    let ready = bed.path("ready");
+    std::fs::create_dir(&ready).expect("a folder");
+    std::fs::set_permissions(&ready, std::fs::Permissions::from_mode(0o1777)).expect("a mode");
+    let founding = bed.keeper.founding().to_string();
+    bed.run_with(&ready, &["--founding", &founding, "officer", "list"])
+        .expect(End::Usage, "chmod go-w");
+}
+
+#[test]
 fn two_runs_at_once_put_the_newer_head_there() {
     let folder = tempfile::tempdir().expect("a folder");
     let pins = Pins::at(Some(folder.path()), |_| None).expect("a folder");
@@ -109,6 +138,12 @@ fn two_runs_at_once_put_the_newer_head_there() {
     assert_eq!(pinned.head, newer.head());
     // One that began later knows of the newer head.
     assert!(expected.pin(&older, Some(&pinned)).is_err());
+    // Of two that are as long, only one can be the ledger.
+    let mut other = World::founded();
+    while folded(&other).head().size < newer.head().size {
+        other.freeze("adam", Scope::All).expect("a line");
+    }
+    assert!(expected.pin(&folded(&other), None).is_err());
     // And one whose ledger is a fork of what another run saw is refused.
     let mut fork = World::founded();
     for _ in 0..20 {
