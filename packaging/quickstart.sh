@@ -50,7 +50,7 @@ build() {
 }
 needs named:bind9 dig:bind9-dnsutils dnssec-verify:bind9-utils unbound:unbound \
   ldns-verify-zone:ldnsutils pkcs11-tool:opensc openssl:openssl setpriv:util-linux \
-  /usr/lib/softhsm/libsofthsm2.so:softhsm2 ssh-keygen:openssh-client python3:python3-minimal
+  /usr/lib/softhsm/libsofthsm2.so:softhsm2 ssh-keygen:openssh-client python3:python3
 target=${CARGO_TARGET_DIR:-$here/../target}/debug
 if [ "$built" = no ]; then
   build

@@ -21,7 +21,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ods-signerd", "opendnssec-signer"),
     ("openssl", "openssl"),
     ("pkcs11-tool", "opensc"),
-    ("python3", "python3-minimal"),
+    ("python3", "python3"),
     ("setpriv", "util-linux"),
     ("softhsm2-util", "softhsm2"),
     ("sqlite3", "sqlite3"),
