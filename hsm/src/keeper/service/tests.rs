@@ -8,7 +8,7 @@ use countersign_policy::testing::Person;
 
 use super::*;
 use crate::council::{self, Council};
-use crate::keeper::fake::{Fake, NOW, Scene, line_of, zone};
+use crate::keeper::fake::{Fake, NOW, Scene, line_of, now_s, set_clock, zone};
 use crate::protocol::{NoticeKind, Submission};
 
 struct Served {
@@ -31,7 +31,7 @@ fn served() -> Served {
 
 impl Served {
     fn sign_dnskey(&self) -> Response {
-        let now = NOW as u32;
+        let now = now_s() as u32;
         self.service.answer(Request::SignDnskey {
             zone: zone(),
             keys: self.keys.values().copied().collect(),
@@ -45,7 +45,7 @@ impl Served {
     fn sign_zone(&self) -> Response {
         // An A record, as RFC 4034 §3.1.8.1 says.
         let public = self.service.hsm().public_key(&self.keys[&KeyRole::Zsk]).expect("a key");
-        let now = NOW as u32;
+        let now = now_s() as u32;
         let mut tbs = vec![0, 1, 13, 2, 0, 0, 0, 60];
         tbs.extend((now + 86_400).to_be_bytes());
         tbs.extend((now - 60).to_be_bytes());
@@ -146,6 +146,27 @@ fn a_signature_whose_result_is_not_on_the_disk_is_kept_back() {
     served.service.ledger().set_lines_left(None);
     assert!(matches!(served.sign_dnskey(), Response::DnskeySignature(_)));
     assert_eq!(served.service.ledger().read(|state| state.open_intents().count()), 0);
+}
+
+#[test]
+fn a_clock_that_is_not_believed_stops_ksks_and_nothing_else() {
+    let served = served();
+    let day = 86_400;
+    for wrong in [NOW - day, NOW + 10 * 365 * day] {
+        set_clock(wrong);
+        let refusal = refused(served.sign_dnskey());
+        assert!(refusal.detail.contains("no KSK is used"), "{refusal}");
+        let Response::Signatures(signatures) = served.sign_zone() else { panic!("no signatures") };
+        assert!(signatures[0].is_ok(), "{signatures:?}");
+        // Lines go on too, and one from the far future moves no floor.
+        let published = Request::Published { zone: zone(), serial: 1, digest: [1; 32] };
+        assert_eq!(served.service.answer(published), Response::Recorded);
+        let kinds: Vec<NoticeKind> =
+            served.service.notices().into_iter().map(|notice| notice.kind).collect();
+        assert!(kinds.contains(&NoticeKind::Clock), "{kinds:?}");
+        set_clock(NOW);
+        assert!(matches!(served.sign_dnskey(), Response::DnskeySignature(_)), "right again");
+    }
 }
 
 #[test]
