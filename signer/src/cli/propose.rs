@@ -143,6 +143,9 @@ enum Kind {
         activate: bool,
     },
     /// Take over a key that something else made on a token.
+    ///
+    /// Of a zone that is signed already, take over the ZSK first: caches know it. A zone with a KSK and
+    /// no ZSK is made one, which they do not know.
     AdoptKey {
         /// The zone.
         #[arg(long)]
