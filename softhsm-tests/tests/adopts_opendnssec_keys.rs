@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
 use countersign_hsm::protocol::{Request, Response};
-use countersign_policy::KeyId;
+use countersign_policy::{KeyId, KeyRole};
 use softhsm_tests::chain::{Chain, Plan};
 use softhsm_tests::opendnssec::{self, Key, OpenDnssec, Spec};
 use softhsm_tests::pki::Authority;
@@ -33,15 +33,43 @@ const LATE: [(&str, &str, &str); 4] = [
 
 #[test]
 fn adopts_opendnssec_keys() {
-    moves((13, 256));
+    moves((13, 256), |chain, left, keys| {
+        adopt(chain, left, keys)?;
+        ensure!(chain.keeper.ledger_state()?.keys().len() == 2, "more keys than were adopted");
+        Ok(())
+    });
 }
 
 #[test]
 fn adopts_opendnssec_rsa_keys() {
-    moves((8, 2048));
+    moves((8, 2048), adopt);
 }
 
-fn moves(algorithm: (u8, u16)) {
+/// The KSK first: the keeper makes the zone a ZSK, which no cache knows. The officers have the adopted one
+/// in its place before anything goes out.
+#[test]
+fn adopts_opendnssec_keys_in_the_wrong_order() {
+    moves((13, 256), |chain, _, keys| {
+        let ksk = ["--role", "ksk", "--token", "ksk-a", "--key", &keys.ksk, "--activate"];
+        chain
+            .officers
+            .carry(&chain.keeper, &[&["adopt-key", "--zone", ZONE], &ksk[..]].concat())?;
+        let made = until("a ZSK of the keeper's", SOON, || {
+            let state = chain.keeper.ledger_state()?;
+            let made = state.keys().iter().find(|(_, key)| key.role == KeyRole::Zsk);
+            Ok(made.context("there is none")?.0.to_string())
+        })?;
+        let zsk = ["--role", "zsk", "--token", "zsk-a", "--key", &keys.zsk, "--activate"];
+        chain
+            .officers
+            .carry(&chain.keeper, &[&["adopt-key", "--zone", ZONE], &zsk[..]].concat())?;
+        chain.officers.carry(&chain.keeper, &["retire-key", "--zone", ZONE, "--key", &made])?;
+        Ok(())
+    });
+}
+
+/// A zone moves; `adopted` has its keys taken over.
+fn moves(algorithm: (u8, u16), adopted: fn(&Chain<'_>, &Left, &Found) -> Result<()>) {
     story(|scratch| {
         if let Some(why) = opendnssec::unavailable(scratch)? {
             eprintln!("SKIPPED: OpenDNSSEC's daemons need a mount namespace: {why}");
@@ -52,7 +80,7 @@ fn moves(algorithm: (u8, u16)) {
         let keys = foreign(&chain, &left)?;
         chain.bind_zones()?;
         nothing_signs_with(&chain, &left, &keys)?;
-        adopt(&chain, &left, &keys)?;
+        adopted(&chain, &left, &keys)?;
 
         chain.start_primary()?;
         chain.daemon.start()?;
