@@ -104,8 +104,9 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
     pub fn round(&mut self) -> Vec<Unfinished> {
         if self.seals.behind(self.ledger).is_some() {
             // One way out, and nothing else.
-            self.begin(&mut BTreeSet::new(), &|motion| matches!(motion, Motion::NewOrigin { .. }));
-            return Vec::new();
+            let mut seen = BTreeSet::new();
+            self.begin(&mut seen, &|motion| matches!(motion, Motion::NewOrigin { .. }));
+            return self.unfinished(&seen);
         }
         let mut maker = KeyMaker::new(self.ledger, self.hsm, self.seals, self.now_s);
         let mut done = BTreeSet::new();
@@ -116,7 +117,12 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
         self.lapse(&mut done);
         self.make_zsks(&mut maker, &mut done);
         self.expect();
-        self.pauses.retain(|what, _| done.contains(what));
+        self.unfinished(&done)
+    }
+
+    /// What pauses, of what was wanted in this round.
+    fn unfinished(&mut self, seen: &BTreeSet<String>) -> Vec<Unfinished> {
+        self.pauses.retain(|what, _| seen.contains(what));
         let unfinished = |(what, pause): (&String, &Pause)| Unfinished {
             what: what.clone(),
             why: pause.why.clone(),
@@ -219,7 +225,11 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
         });
         self.looks.retain(|hash, _| open.contains_key(hash));
         for (hash, votes) in open.into_iter().filter(|(_, votes)| *votes >= APPROVALS_MIN) {
+            let what = format!("beginning {}", hash.short());
             if !self.is_to_be_looked_at(&hash, votes) {
+                if self.pauses.contains_key(&what) {
+                    seen.insert(what);
+                }
                 continue;
             }
             let now_s = (self.now_s)();
@@ -227,9 +237,7 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
                 continue;
             }
             let (ledger, hsm, seals) = (self.ledger, self.hsm, self.seals);
-            let begun = self.attempt(seen, format!("beginning {}", hash.short()), || {
-                begin_one(ledger, hsm, seals, &hash, now_s)
-            });
+            let begun = self.attempt(seen, what, || begin_one(ledger, hsm, seals, &hash, now_s));
             if begun {
                 self.look_for_zsks = true;
                 self.keys_expected = 0;
