@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use countersign_policy::checkpoint::{self, NOTE_BYTES_MAX};
 use countersign_policy::ledger::LedgerState;
-use countersign_policy::state::TokenState;
+use countersign_policy::state::{TokenState, Versioned};
 use countersign_policy::tree::TreeHead;
 
 use super::config::read_bounded;
@@ -64,7 +64,14 @@ impl Claim {
 /// this origin or of the first, whose lost lines are known.
 fn accepts_checkpoint(state: &LedgerState, head: &TreeHead) -> Result<(), String> {
     let here = state.token_state().ok_or("there is no founding")?;
-    let seen = TokenState { size: head.size, root: head.root, ..here };
+    let nothing = |of: Versioned| Versioned { version: 0, ..of };
+    let seen = TokenState {
+        size: head.size,
+        root: head.root,
+        officers: nothing(here.officers),
+        rules: nothing(here.rules),
+        ..here
+    };
     state
         .accepts_token_state(&seen)
         .or_else(|fault| {

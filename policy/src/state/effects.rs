@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::LedgerState;
 use super::begin::{Quorum, Running, Step};
 use super::propose::Status;
+use super::{LedgerState, Lost};
 use super::zones::{Binding, CDS_VALIDITY_S, CdsContent, CdsGrant, DsGrant, ExplicitSet};
 use crate::ds::{Ds, DsDigest};
 use crate::key::{KeyId, PublicKey};
@@ -97,7 +98,7 @@ impl LedgerState {
             Motion::Thaw { scope } => self.thaw(scope),
             Motion::NewOrigin { lost, officers, rules } => {
                 self.origin += 1;
-                self.lost.push(*lost);
+                self.lost.push(Lost { head: *lost, officers: *officers, rules: *rules });
                 // No version is ever used twice, not even one that is lost.
                 self.law.officers_version = self.law.officers_version.max(*officers);
                 self.law.rules_version = self.law.rules_version.max(*rules);

@@ -92,7 +92,15 @@ pub struct LedgerState {
     freezes: BTreeMap<Scope, Frozen>,
     /// How often the ledger went on after a loss, and what is known to be lost.
     origin: u64,
-    lost: Vec<TreeHead>,
+    lost: Vec<Lost>,
+}
+
+/// What the motion of a new origin named as lost: signed by those who carried it.
+#[derive(Debug, Clone, Copy)]
+struct Lost {
+    head: TreeHead,
+    officers: u64,
+    rules: u64,
 }
 
 /// What line 0 fixed for good, and the audit key, which can be replaced.

@@ -483,6 +483,13 @@ fn is_sound(id: &KeyId, key: &KeyRecord) -> Result<(), String> {
 
 fn wrong_stage(id: &KeyId, key: &KeyRecord, expected: &str) -> String {
     format!("{} {id} is {}; expected {expected}", key.role, key.stage)
+        if officers.max(rules) > lost.size {
+            return Err(format!(
+                "officers version {officers} and rules version {rules} in {} lines; each version has a \
+                 line of its own",
+                lost.size
+            ));
+        }
 }
 
 fn no_token(token: &str) -> String {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::LedgerState;
+use super::{LedgerState, Lost};
 use crate::ledger::decimal;
 use crate::tree::{Hash, TreeHead};
 
@@ -127,7 +127,9 @@ impl LedgerState {
     }
 
     /// Whether this ledger goes on from what the token has seen. A token of an earlier origin may hold
-    /// lines that are known to be lost: up to the size that the motion of the new origin named.
+    /// lines that are known to be lost: up to the head, and the versions of officers and rules, that the
+    /// motion of the new origin named. A token that has seen later ones speaks against it: else who was
+    /// retired could carry it by the rules of before, as long as that token is kept away.
     pub fn accepts_token_state(&self, token: &TokenState) -> Result<(), TokenStateFault> {
         let Some(here) = self.token_state() else {
             return Err(TokenStateFault::Unfounded(token.founding));
@@ -142,8 +144,7 @@ impl LedgerState {
         if token.origin < here.origin {
             let of_lost =
                 self.lost.iter().skip(usize::try_from(token.origin).unwrap_or(usize::MAX));
-            let is_lost = of_lost.into_iter().any(|lost| token.size <= lost.size);
-            if is_lost {
+            if of_lost.into_iter().any(|lost| lost.covers(token)) {
                 return Ok(());
             }
         }
@@ -166,6 +167,15 @@ impl LedgerState {
             }
         }
         Ok(())
+    }
+}
+
+impl Lost {
+    /// Whether all that the token has seen was named as lost, or came before it.
+    fn covers(&self, token: &TokenState) -> bool {
+        (token.size < self.head.size || token.head() == self.head)
+            && token.officers.version <= self.officers
+            && token.rules.version <= self.rules
     }
 }
 

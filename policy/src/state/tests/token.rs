@@ -100,3 +100,25 @@ fn a_new_origin_goes_on_from_an_older_copy_and_voids_what_was_approved() {
     // A statement of before is void, though its checkpoint is still a prefix.
     refused(world.table(&waiting), "it rests on another state");
 }
+
+/// Whoever rolls the ledger back to before an officer was retired, and pulls the tokens that know of it,
+/// has no quorum that speaks for them.
+#[test]
+fn a_new_origin_gives_up_no_officers_that_it_does_not_name() {
+    let mut world = World::founded();
+    let copy = world.lines.clone();
+    let motion = change(&world, &["adam"], &[]);
+    world.carry(motion);
+    let seen = token(&world);
+    (world.state, world.lines) = (World::fold(&copy).expect("folds"), copy);
+    let lost = seen.head();
+    let absurd = Motion::NewOrigin { lost, officers: lost.size + 1, rules: 1 };
+    refused(world.propose("olga", absurd), "each version has a line");
+    world.carry(Motion::NewOrigin { lost, officers: 1, rules: 1 });
+    world.state.accepts_token_state(&seen).expect_err("officers were lost, and were not named");
+    let mut same = seen;
+    same.officers.version = 1;
+    assert_eq!(world.state.accepts_token_state(&same), Ok(()), "what was named as lost");
+    same.root.0[0] ^= 1;
+    assert!(world.state.accepts_token_state(&same).is_err(), "as long, and another ledger");
+}
