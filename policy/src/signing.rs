@@ -176,6 +176,13 @@ impl SigningPolicy {
         }
     }
 
+    /// Whether a key made by this policy is what `other` would have: the same kind, at the same place.
+    pub fn makes_keys_as(&self, other: &Self) -> bool {
+        let making =
+            |p: &Self| (p.algorithm, p.rsa_bits, p.keys, p.ksk_group.clone(), p.zsk_group.clone());
+        making(self) == making(other)
+    }
+
     /// The roles that a zone under this policy has a key of.
     pub fn roles(&self) -> &'static [crate::KeyRole] {
         match self.keys {

@@ -165,6 +165,8 @@ pub(super) struct Running {
     pub(super) hash: StatementHash,
     pub(super) statement: Arc<Statement>,
     pub(super) steps: Vec<Step>,
+    /// Some steps were given up: it will not have been done.
+    pub(super) is_cut: bool,
 }
 
 impl LedgerState {

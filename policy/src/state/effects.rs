@@ -4,16 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::LedgerState;
 use super::begin::{Quorum, Running, Step};
 use super::propose::Status;
-use super::{LedgerState, Lost};
 use super::zones::{Binding, CDS_VALIDITY_S, CdsContent, CdsGrant, DsGrant, ExplicitSet};
+use super::{LedgerState, Lost};
 use crate::ds::{Ds, DsDigest};
 use crate::key::{KeyId, PublicKey};
 use crate::key_state::Stage;
 use crate::motion::{Motion, Scope};
 use crate::name::ZoneName;
+use crate::signing::SigningPolicy;
 use crate::statement::Statement;
 
 impl LedgerState {
@@ -38,7 +38,7 @@ impl LedgerState {
             self.docket.close(hash, line, Status::Begun { line, done: true });
         } else {
             self.docket.begin(hash, line);
-            self.running.insert(line, Running { hash, statement, steps });
+            self.running.insert(line, Running { hash, statement, steps, is_cut: false });
         }
     }
 
@@ -51,15 +51,25 @@ impl LedgerState {
                 }
             }
             Motion::SetPolicy { name, version, policy } => {
+                let bound = self.zones.iter().filter(|(_, binding)| binding.policy == *name);
+                let zones = bound.map(|(zone, _)| zone.clone()).collect();
+                self.give_up_making(line, &zones, Some(policy));
                 self.policies.insert(name.clone(), (*version, policy.clone()));
             }
             Motion::BindZone { zones, policy } => {
+                let new = self.policies.get(policy).map(|(_, policy)| policy.clone());
+                self.give_up_making(line, zones, new.as_ref());
                 for zone in zones {
                     let binding = Binding { policy: policy.clone(), line };
                     self.zones.insert(zone.clone(), binding);
                 }
             }
-            Motion::UnbindZone { zones } => zones.iter().for_each(|zone| self.unbind(zone)),
+            Motion::UnbindZone { zones } => {
+                self.give_up_making(line, zones, None);
+                for zone in zones {
+                    self.unbind(zone);
+                }
+            }
             Motion::GenerateKey { zones, role, .. } => {
                 let step = |zone: &ZoneName| Step::Generate { zone: zone.clone(), role: *role };
                 return zones.iter().map(step).collect();
@@ -105,6 +115,39 @@ impl LedgerState {
             }
         }
         Vec::new()
+    }
+
+    /// What a motion that began has still to make or adopt for these zones is given up, if the policy
+    /// that comes would make it another key, or elsewhere, than was approved. (None of it is under way:
+    /// `is_quiet`.)
+    fn give_up_making(
+        &mut self,
+        line: u64,
+        zones: &BTreeSet<ZoneName>,
+        new: Option<&SigningPolicy>,
+    ) {
+        let is_other = |zone: &ZoneName| match (self.policy_of(zone), new) {
+            (Some(old), Some(new)) => !old.makes_keys_as(new),
+            _ => true,
+        };
+        let over: BTreeSet<&ZoneName> = zones.iter().filter(|zone| is_other(zone)).collect();
+        let makes = |step: &Step| match step {
+            Step::Generate { zone, .. } | Step::Adopt { zone, .. } => over.contains(zone),
+            Step::Destroy { .. } => false,
+        };
+        for running in self.running.values_mut() {
+            let before = running.steps.len();
+            running.steps.retain(|step| !makes(step));
+            running.is_cut |= running.steps.len() < before;
+        }
+        let docket = &mut self.docket;
+        self.running.retain(|_, running| {
+            let goes_on = !running.steps.is_empty();
+            if !goes_on {
+                docket.close(running.hash, line, Status::Lapsed);
+            }
+            goes_on
+        });
     }
 
     fn thaw(&mut self, scope: &Scope) {

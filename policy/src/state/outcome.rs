@@ -189,8 +189,10 @@ impl LedgerState {
         running.steps.retain(|other| other != step);
         if running.steps.is_empty() {
             let hash: StatementHash = running.hash;
+            let done = Status::Begun { line: under, done: true };
+            let status = if running.is_cut { Status::Lapsed } else { done };
             self.running.remove(&under);
-            self.docket.close(hash, seq, Status::Begun { line: under, done: true });
+            self.docket.close(hash, seq, status);
         }
     }
 }

@@ -432,3 +432,110 @@ fn the_audit_key_is_replaced_by_quorum() {
     let (token, key) = ("nowhere".to_owned(), audit_key("third"));
     refused(world.propose("olga", Motion::ReplaceAuditKey { token, key }), "no token `nowhere`");
 }
+
+/// Another token under the same name is not what was approved.
+#[test]
+fn tokens_on_which_keys_are_made_or_found_must_not_change() {
+    use crate::testing::token;
+    let adopt = |zone, key| Motion::AdoptKey {
+        zone,
+        role: crate::KeyRole::Ksk,
+        token: "ksk-a".to_owned(),
+        key,
+        activate: false,
+    };
+    for motion in [generate_ksk(), adopt(zone(), crate::KeyId([1; 32]))] {
+        let mut world = World::bound();
+        let hash = world.propose("olga", motion).expect("proposed");
+        for officer in ["alice", "bob"] {
+            world.approve(officer, hash).expect("approved");
+        }
+        let attach = |name: &str, group: &str| Motion::AttachToken {
+            name: name.to_owned(),
+            identity: token(group, "another"),
+        };
+        world.carry(attach("zsk-a", "zsk"));
+        assert!(world.state.quorum(&hash, world.now).is_ok(), "it is not about that one");
+        let mut identity = token("ksk", "third");
+        identity.data_objects = false;
+        world.carry(Motion::AttachToken { name: "ksk-a".to_owned(), identity });
+        assert_eq!(not_yet(&world, hash), NotYet::Changed);
+    }
+}
+
+/// A clock that ran ten years ahead opens nothing that was planned for later.
+#[test]
+fn a_clock_that_is_not_believed_opens_no_window() {
+    let mut world = World::bound();
+    let motion = next_policy(&world, |policy| policy.validity_s -= 60);
+    let mut statement = world.statement("olga", motion);
+    let planned = world.now + 60 * DAY_S;
+    (statement.not_before, statement.not_after) = (planned, planned + DAY_S);
+    statement.finish_by = planned + 2 * DAY_S;
+    let hash = world.table(&statement).expect("proposed");
+    for officer in ["pat", "petra"] {
+        world.approve(officer, hash).expect("approved");
+    }
+    assert_eq!(not_yet(&world, hash), NotYet::Early(planned));
+    world.now = planned;
+    refused(world.begin(hash), "propose raise-time-floor");
+    world.now -= 30 * DAY_S;
+    world.freeze("adam", Scope::All).expect("a line");
+    world.now = planned;
+    world.begin(hash).expect("the ledger came that far by itself");
+}
+
+/// What began goes on as what it was approved as, or not at all.
+#[test]
+fn a_key_that_was_to_be_made_otherwise_is_not_made() {
+    use crate::state::Status;
+    type Change = fn(&mut World);
+    let algorithm: Change = |world| {
+        let motion = next_policy(world, |p| p.algorithm = crate::Algorithm::Ed25519);
+        world.carry(motion);
+    };
+    let rebound: Change = |world| {
+        let zones = || [zone()].into();
+        world.carry(Motion::UnbindZone { zones: zones() });
+        world.carry(Motion::BindZone { zones: zones(), policy: "default".to_owned() });
+    };
+    let validity: Change = |world| {
+        let motion = next_policy(world, |p| p.validity_s -= 60);
+        world.carry(motion);
+    };
+    for (change, goes_on) in [(algorithm, false), (rebound, false), (validity, true)] {
+        let mut world = World::bound();
+        let hash = world.propose("olga", generate_ksk()).expect("proposed");
+        for officer in ["alice", "bob"] {
+            world.approve(officer, hash).expect("approved");
+        }
+        world.begin(hash).expect("begun");
+        change(&mut world);
+        let operation = world.generate(crate::KeyRole::Ksk);
+        assert_eq!(world.intend(operation).is_ok(), goes_on);
+        assert_eq!(world.state.status(&hash) == Some(Status::Lapsed), !goes_on);
+    }
+}
+
+/// One of its zones is bound anew; the rest of it goes on, and it is not told as done.
+#[test]
+fn what_is_cut_short_is_not_told_as_done() {
+    use crate::state::Status;
+    let mut world = World::bound();
+    let other: crate::ZoneName = "other.".parse().expect("zone");
+    world.carry(Motion::BindZone { zones: [other.clone()].into(), policy: "default".to_owned() });
+    let (zones, role) = ([zone(), other.clone()].into(), crate::KeyRole::Ksk);
+    let hash = world
+        .propose("olga", Motion::GenerateKey { zones, role, activate: false })
+        .expect("proposed");
+    for officer in ["alice", "bob"] {
+        world.approve(officer, hash).expect("approved");
+    }
+    let begun = world.begin(hash).expect("begun");
+    world.carry(Motion::UnbindZone { zones: [other].into() });
+    assert_eq!(world.steps(begun).len(), 1);
+    let operation = world.generate(role);
+    world.make(operation, &crate::testing::public_key(1), false);
+    assert_eq!(world.state.status(&hash), Some(Status::Lapsed));
+    assert!(world.steps(begun).is_empty());
+}
