@@ -8,7 +8,7 @@ use super::law::Law;
 use super::propose::{Proposal, Status};
 use super::time::ClockFault;
 use super::{Effect, LedgerState};
-use crate::key::{KeyId, KeyRole, PublicKey};
+use crate::key::{FLAG_REVOKE, KeyId, KeyRole, PublicKey};
 use crate::motion::{Motion, MotionKind, Scope};
 use crate::name::ZoneName;
 use crate::officer::{PersonName, Role};
@@ -198,6 +198,12 @@ impl LedgerState {
         if now < statement.not_before {
             return Err(NotYet::Early(statement.not_before));
         }
+        // A clock that is not believed opens no window that was planned for later. One that was open at
+        // the proposal is: after a long outage things go on.
+        let reached = self.time.ceiling().max(proposal.at);
+        if kind != MotionKind::RaiseTimeFloor && statement.not_before > reached {
+            self.clock(now_s)?;
+        }
         self.check_delay(proposal, now_s)?;
         self.check_held(&statement.motion, now_s)?;
         let approvers = approvers.into_iter().cloned().collect();
@@ -303,9 +309,13 @@ impl LedgerState {
             ));
         }
         for (id, public) in &revealed {
-            let told = |key: &super::KeyRecord| public.tag(key.role.flags()) == key.tag;
+            let told = |key: &super::KeyRecord| {
+                let tag = |flags| public.tag(key.role.flags() | flags);
+                public.algorithm() == key.algorithm
+                    && [tag(0), tag(FLAG_REVOKE)] == [key.tag, key.revoked_tag]
+            };
             if !self.keys().get(id).is_some_and(told) {
-                return Err(format!("key {id} has another tag than its making told"));
+                return Err(format!("key {id} has another algorithm or tag than its making told"));
             }
         }
         Ok(Effect::Begun(quorum, revealed))

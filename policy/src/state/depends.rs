@@ -1,9 +1,11 @@
 //! What a motion rests on, as a hash: it stands in the statement, and the statement is void once it
 //! differs. Neither the events of ZSKs are in it, nor anything that the motion is not about.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::LedgerState;
+use crate::founding::TokenIdentity;
 use crate::motion::Motion;
 use crate::name::ZoneName;
 use crate::tree::Hash;
@@ -19,7 +21,8 @@ impl LedgerState {
     /// policy NAME V                     of policies and bindings (V = 0: there is none)
     /// zone ZONE POLICY V LINE           binding, or `zone ZONE unbound`
     /// key ID ROLE STAGE                 of the zone's KSKs and CSKs
-    /// token NAME GROUP LABEL SERIAL     of tokens, all of them
+    /// token NAME GROUP LABEL SERIAL     of tokens, all of them; of the making of keys, those of the
+    ///                                   groups that may hold them; of an adoption, the one that is named
     /// audit TOKEN KEY
     /// freeze LINE                       of a thaw: the freeze that it ends
     /// ```
@@ -45,9 +48,9 @@ impl LedgerState {
                     self.write_zone(zone, text);
                 }
             }
-            Motion::AttachToken { .. } => self.write_tokens(text),
+            Motion::AttachToken { .. } => self.write_tokens(text, |_, _| true),
             Motion::ReplaceAuditKey { .. } => {
-                self.write_tokens(text);
+                self.write_tokens(text, |_, _| true);
                 if let Some((token, key)) = self.audit() {
                     let _ = writeln!(text, "audit {token:?} {}", key.public().id());
                 }
@@ -58,9 +61,20 @@ impl LedgerState {
                 let line = self.freeze(scope).map_or(0, |freeze| freeze.line);
                 let _ = writeln!(text, "freeze {line}");
             }
+            Motion::GenerateKey { zones, role, .. } => {
+                for zone in zones {
+                    self.write_zone(zone, text);
+                }
+                let policies = zones.iter().filter_map(|zone| self.policy_of(zone));
+                let groups: BTreeSet<&str> =
+                    policies.filter_map(|policy| policy.group_for(*role)).collect();
+                self.write_tokens(text, |_, token| groups.contains(token.group.as_str()));
+            }
+            Motion::AdoptKey { zone, token, .. } => {
+                self.write_zone(zone, text);
+                self.write_tokens(text, |name, _| name == token);
+            }
             Motion::UnbindZone { .. }
-            | Motion::GenerateKey { .. }
-            | Motion::AdoptKey { .. }
             | Motion::ActivateKey { .. }
             | Motion::RetireKey { .. }
             | Motion::DestroyKey { .. }
@@ -96,8 +110,8 @@ impl LedgerState {
         }
     }
 
-    fn write_tokens(&self, text: &mut String) {
-        for (name, token) in self.tokens() {
+    fn write_tokens(&self, text: &mut String, which: impl Fn(&str, &TokenIdentity) -> bool) {
+        for (name, token) in self.tokens().iter().filter(|(name, token)| which(name, token)) {
             let (group, label, serial) = (&token.group, &token.label, &token.serial);
             let _ = writeln!(text, "token {name:?} {group:?} {label:?} {serial:?}");
         }

@@ -420,3 +420,48 @@ fn what_is_given_up_is_over() {
     let closed = world.state.closed().values().find(|closed| closed.ended == lapsed);
     assert_eq!(closed.map(|closed| closed.status), Some(Status::Lapsed));
 }
+
+/// What a keeper told of a hidden key is borne out when it is revealed, all of it.
+#[test]
+fn what_was_told_of_a_hidden_key_is_checked_when_it_is_revealed() {
+    let ed25519 = PublicKey::new(crate::Algorithm::Ed25519, &[5; 32]).expect("key");
+    let p256 = crate::Algorithm::EcdsaP256Sha256;
+    let check = |public: &PublicKey, change: &dyn Fn(&mut MadeKey), expect: Option<&str>| {
+        let mut world = World::bound();
+        world.carry(super::generate_ksk());
+        let operation = world.generate(KeyRole::Ksk);
+        let intent = world.intend(operation).expect("intent");
+        let mut made = made_key(public, KeyRole::Ksk, false);
+        change(&mut made);
+        world.end(intent, Outcome::Generated { made }).expect("made");
+        world.publics.insert(public.id(), public.clone());
+        let hash = world.propose("olga", activate(public.id())).expect("proposed");
+        for officer in ["alice", "bob"] {
+            world.approve(officer, hash).expect("approved");
+        }
+        match expect {
+            Some(expect) => refused(world.begin(hash), expect),
+            None => assert!(world.begin(hash).is_ok()),
+        }
+    };
+    check(&public_key(1), &|_| {}, None);
+    let other = "than its making told";
+    check(&public_key(1), &|made| made.tag ^= 1, Some(other));
+    check(&public_key(1), &|made| made.revoked_tag ^= 1, Some(other));
+    check(&ed25519, &|made| made.algorithm = p256, Some(other));
+}
+
+#[test]
+fn a_key_that_is_destroyed_for_its_tag_is_not_destroyed_twice() {
+    let mut world = World::bound();
+    let key = |octets| PublicKey::new(crate::Algorithm::EcdsaP256Sha256, octets).expect("key");
+    let mut swapped = [1; 64];
+    swapped[1] = 2;
+    world.carry(super::generate_ksk());
+    let operation = world.generate(KeyRole::Zsk);
+    world.make(operation, &key(&swapped), true);
+    let operation = world.generate(KeyRole::Ksk);
+    let ksk = world.make(operation, &key(&[1; 64]), false);
+    let motion = Motion::DestroyKey { zone: zone(), key: ksk };
+    refused(world.propose("olga", motion), "shares its tag");
+}
