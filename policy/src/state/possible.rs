@@ -11,6 +11,7 @@ use crate::ds::DsDigest;
 use crate::founding::{TOKENS_MAX, TokenIdentity};
 use crate::key::{KeyId, KeyRole};
 use crate::key_state::Stage;
+use crate::ledger::Operation;
 use crate::motion::{Motion, ZONES_MAX};
 use crate::name::ZoneName;
 use crate::officer::{Officer, PersonName, Role};
@@ -66,7 +67,13 @@ impl LedgerState {
             Motion::ReplaceAuditKey { token, key } => match self.audit() {
                 _ if !self.tokens().contains_key(token) => Err(no_token(token)),
                 Some((_, now)) if now == key => Err("that is the audit key already".to_owned()),
-                _ => Ok(()),
+                _ => match self.keys().get(&key.public().id()) {
+                    Some(known) => Err(format!(
+                        "that is a {} of {}; the audit key seals the ledger and nothing else",
+                        known.role, known.zone
+                    )),
+                    None => Ok(()),
+                },
             },
             Motion::RaiseTimeFloor { to } => self.can_raise(statement, *to),
             Motion::Thaw { scope } => match self.freeze(scope) {
@@ -131,11 +138,31 @@ impl LedgerState {
                 "token group `{group}` would hold both KSKs and ZSKs; they live on separate tokens"
             ));
         }
+        self.groups_hold_nothing_else(policy)?;
         for (zone, _) in self.zones().iter().filter(|(_, binding)| binding.policy == name) {
             self.fits(zone, policy)?;
             self.is_quiet(zone)?;
         }
         Ok(())
+    }
+
+    /// What is on a token stays there when policies change and zones go: KSKs and ZSKs live apart, those
+    /// of zones that nothing binds any more too.
+    fn groups_hold_nothing_else(&self, policy: &SigningPolicy) -> Result<(), String> {
+        let is_out_of_place = |key: &KeyRecord| {
+            if key.role.signs_dnskey() {
+                policy.zsk_group.as_ref() == Some(&key.group)
+            } else {
+                policy.ksk_group == key.group
+            }
+        };
+        match self.keys().iter().find(|(_, key)| is_out_of_place(key)) {
+            Some((id, key)) => Err(format!(
+                "token group `{}` holds the {} {id} of {}; KSKs and ZSKs live on separate tokens",
+                key.group, key.role, key.zone
+            )),
+            None => Ok(()),
+        }
     }
 
     fn can_bind(&self, zones: &BTreeSet<ZoneName>, name: &str) -> Result<(), String> {
@@ -236,6 +263,11 @@ impl LedgerState {
                 "token `{token}` is not of the group that holds the {role}s of {zone}"
             ));
         }
+        if self.audit().is_some_and(|(_, audit)| audit.public().id() == key) {
+            return Err(format!(
+                "key {key} is the audit key, which seals the ledger and nothing else"
+            ));
+        }
         if let Some(known) = self.keys().get(&key) {
             return Err(format!("key {key} is a {} of {} already", known.role, known.zone));
         }
@@ -269,6 +301,12 @@ impl LedgerState {
                 key.algorithm, policy.algorithm
             ));
         }
+        if policy.group_for(key.role) != Some(key.group.as_str()) {
+            return Err(format!(
+                "key {id} lives on group `{}`, and the policy of {zone} keeps its {}s elsewhere",
+                key.group, key.role
+            ));
+        }
         Ok(())
     }
 
@@ -300,6 +338,11 @@ impl LedgerState {
         let key = self.key_of(zone, id)?;
         if key.stage == Stage::Active {
             return Err(wrong_stage(id, key, "made or retired: propose retire-key first"));
+        }
+        if let Some(other) = key.collides_with.filter(|_| !key.published) {
+            return Err(format!(
+                "key {id} shares its tag with key {other}; it is destroyed without a motion"
+            ));
         }
         let destroys = |step: &Step| matches!(step, Step::Destroy { key: k, .. } if k == id);
         if let Some((line, _)) = self.running.iter().find(|(_, r)| r.steps.iter().any(destroys)) {
@@ -387,6 +430,18 @@ impl LedgerState {
                 before.group, identity.group
             ));
         }
+        let making = |operation: &Operation| match operation {
+            Operation::Generate { token, .. } | Operation::Adopt { token, .. } => token == name,
+            _ => false,
+        };
+        let open = self.open_intents().find(|(_, operation)| making(operation));
+        if let Some((line, _)) = open.filter(|_| before.group != identity.group) {
+            return Err(format!(
+                "token `{name}` would move from group `{}` to `{}`, and the intent of line {line} makes a \
+                 key on it; wait until it has its result",
+                before.group, identity.group
+            ));
+        }
         let in_use = |policy: &SigningPolicy| {
             policy.ksk_group == before.group || policy.zsk_group.as_ref() == Some(&before.group)
         };
@@ -427,6 +482,13 @@ impl LedgerState {
     ) -> Result<(), String> {
         if self.tree().contains(lost) {
             return Err(format!("`{lost}` is in this ledger; nothing is lost"));
+        }
+        if officers.max(rules) > lost.size {
+            return Err(format!(
+                "officers version {officers} and rules version {rules} in {} lines; each version has a \
+                 line of its own",
+                lost.size
+            ));
         }
         let newer = officers > self.officers_version() || rules > self.rules_version();
         let role = self.roster().person(proposer).map(|person| person.role);
@@ -483,13 +545,6 @@ fn is_sound(id: &KeyId, key: &KeyRecord) -> Result<(), String> {
 
 fn wrong_stage(id: &KeyId, key: &KeyRecord, expected: &str) -> String {
     format!("{} {id} is {}; expected {expected}", key.role, key.stage)
-        if officers.max(rules) > lost.size {
-            return Err(format!(
-                "officers version {officers} and rules version {rules} in {} lines; each version has a \
-                 line of its own",
-                lost.size
-            ));
-        }
 }
 
 fn no_token(token: &str) -> String {

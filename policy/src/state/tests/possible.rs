@@ -209,3 +209,66 @@ fn the_rest() {
     propose(&mut world, origin(lost, 2), "only the recovery group");
     propose(&mut world, origin(lost, 1), "allowed");
 }
+
+fn attach(name: &str, group: &str) -> Motion {
+    let identity = token(group, &format!("serial-{name}"));
+    Motion::AttachToken { name: name.to_owned(), identity }
+}
+
+/// Policies come and go; what is on a token stays there.
+#[test]
+fn a_group_that_holds_ksks_takes_no_zsks_nor_the_other_way_round() {
+    let mut world = World::signing();
+    world.carry(attach("new-a", "new"));
+    world.carry(Motion::UnbindZone { zones: [zone()].into() });
+    let change = |ksk: &str, zsk: &str, world: &World| {
+        next_policy(world, |p| (p.ksk_group, p.zsk_group) = (ksk.to_owned(), Some(zsk.to_owned())))
+    };
+    let motion = change("new", "ksk", &world);
+    propose(&mut world, motion, "group `ksk` holds the KSK");
+    let motion = change("zsk", "new", &world);
+    propose(&mut world, motion, "group `zsk` holds the ZSK");
+    let motion = change("new", "zsk", &world);
+    propose(&mut world, motion, "allowed");
+}
+
+#[test]
+fn a_key_on_a_group_that_its_policy_left_is_not_activated() {
+    let mut world = World::bound();
+    let key = world.make_ksk(true);
+    world.carry(attach("new-a", "new"));
+    let zones = || [zone()].into();
+    world.carry(Motion::UnbindZone { zones: zones() });
+    world.carry(Motion::RetireKey { zone: zone(), key });
+    let motion = next_policy(&world, |p| p.ksk_group = "new".to_owned());
+    world.carry(motion);
+    world.carry(Motion::BindZone { zones: zones(), policy: "default".to_owned() });
+    propose(&mut world, Motion::ActivateKey { zone: zone(), key }, "lives on group `ksk`");
+}
+
+#[test]
+fn a_token_keeps_its_group_while_a_key_is_made_on_it() {
+    let mut world = World::bound();
+    world.carry(attach("ksk-b", "ksk"));
+    world.carry(super::generate_ksk());
+    let operation = world.generate(KeyRole::Ksk);
+    world.intend(operation).expect("intent");
+    propose(&mut world, attach("ksk-a", "new"), "makes a key on it");
+    propose(&mut world, attach("ksk-b", "new"), "allowed");
+    propose(&mut world, attach("ksk-a", "ksk"), "is exactly that already");
+    let identity = token("ksk", "another");
+    let replace = Motion::AttachToken { name: "ksk-a".to_owned(), identity };
+    propose(&mut world, replace, "allowed");
+}
+
+#[test]
+fn the_audit_key_is_no_zones_key() {
+    let mut world = World::signing();
+    let key = audit_key("audit").public().id();
+    let (token, role, activate) = ("ksk-a".to_owned(), KeyRole::Ksk, true);
+    let adopt = Motion::AdoptKey { zone: zone(), role, token: token.clone(), key, activate };
+    propose(&mut world, adopt, "is the audit key");
+    let zsk = world.publics.values().next().expect("a key").clone();
+    let key = crate::checkpoint::AuditKey::new(zsk).expect("P-256");
+    propose(&mut world, Motion::ReplaceAuditKey { token, key }, "of example.");
+}
