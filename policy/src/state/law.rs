@@ -79,7 +79,18 @@ impl Law {
         recovery: bool,
     ) -> Result<(), String> {
         let rule = self.rule(kind, recovery)?;
-        rule.check_floor(kind, &self.roster, Some(proposer)).map_err(|error| error.to_string())
+        rule.check_floor(kind, &self.roster, Some(proposer)).map_err(|error| {
+            // Of a proposal it is enough that somebody else makes it: an operator, who takes no vote
+            // away.
+            let hint = match rule.check_floor(kind, &self.roster, None) {
+                Ok(()) => format!(
+                    ". hint: {proposer}, who proposes, has no vote on it; somebody whose vote it does \
+                     not take can, an operator say"
+                ),
+                Err(_) => String::new(),
+            };
+            format!("{error}{hint}")
+        })
     }
 
     /// Who said yes and counts: on this roster, with a key that is still theirs and as it was, and

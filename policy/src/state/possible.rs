@@ -168,7 +168,9 @@ impl LedgerState {
     fn can_bind(&self, zones: &BTreeSet<ZoneName>, name: &str) -> Result<(), String> {
         count("zones", zones.len(), ZONES_MAX)?;
         let Some((_, policy)) = self.policies().get(name) else {
-            return Err(format!("there is no policy `{name}`. hint: propose set-policy first"));
+            return Err(format!(
+                "there is no policy `{name}`. hint: propose set-policy first, and have it approved"
+            ));
         };
         for zone in zones {
             if self.zones().get(zone).is_some_and(|binding| binding.policy == name) {

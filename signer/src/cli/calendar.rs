@@ -70,7 +70,7 @@ fn proposals(view: &View, history: &History, now_s: u64, all: &mut Vec<Due>) {
             record.tally()
         );
         let next = match view.state().quorum(hash, now_s) {
-            Ok(_) => "nothing: the keeper begins it by itself".to_owned(),
+            Ok(_) => "the keeper begins it by itself".to_owned(),
             Err(not_yet) => not_yet.to_string(),
         };
         all.push(due(statement.not_after, what, next));
@@ -80,7 +80,7 @@ fn proposals(view: &View, history: &History, now_s: u64, all: &mut Vec<Due>) {
 fn freezes(view: &View, history: &History, all: &mut Vec<Due>) {
     for freeze in view.state().freezes() {
         let what = format!(
-            "{} are frozen since {} by {}: {}",
+            "the use of {} is frozen since {} by {}: {}",
             say::scope(&freeze.scope),
             say::time(freeze.at),
             freeze.officer,

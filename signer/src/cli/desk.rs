@@ -99,6 +99,21 @@ impl Desk<'_> {
         Hand::find(roster, self.args.person.as_ref(), self.args.identity.as_deref())
     }
 
+    /// Shows what will be signed, with --json on standard error so that results stay apart. What nobody
+    /// could read is not signed.
+    pub(super) fn show(&mut self, text: &str) -> Result<(), Stop> {
+        let shown = if self.json {
+            std::io::stderr().write_all(text.as_bytes())
+        } else {
+            self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush())
+        };
+        shown.map_err(|error| {
+            Stop::failed(format!(
+                "what would be signed can't be shown: {error}; nothing was signed or sent"
+            ))
+        })
+    }
+
     /// Prints `value` as JSON, or as `table` shows it.
     pub(super) fn print<T: Serialize>(
         &mut self,

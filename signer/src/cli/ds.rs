@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use clap::{Subcommand, ValueEnum};
 use countersign_hsm::protocol::DsExport;
 use countersign_policy::ds::{Delegation, DsDigest, EppForm};
+use countersign_policy::motion::Motion;
 use countersign_policy::state::LedgerState;
 use countersign_policy::statement::{Statement, StatementHash};
 use countersign_policy::{KeyId, KeyRole, PublicKey, ZoneName};
@@ -14,7 +15,7 @@ use serde::Serialize;
 
 use super::desk::Desk;
 use super::end::{End, Stop};
-use super::history::History;
+use super::history::{self, History};
 use super::say;
 use super::view::{View, keeper_stop};
 
@@ -97,9 +98,21 @@ struct Granted {
 fn granted(view: &View, history: &History, zone: &ZoneName, now_s: u64) -> Result<Granted, Stop> {
     let state = view.state();
     let Some(grant) = state.ds_export(zone, now_s) else {
+        let open = history.motions().into_iter().find(|(hash, record)| {
+            let motion = &record.statement.motion;
+            matches!(motion, Motion::ExportDs { zone: of, .. } if of == zone)
+                && history::is_open(state, hash)
+        });
+        let hint = match open {
+            Some((hash, _)) => match state.quorum(hash, now_s) {
+                Ok(_) => format!("{} has its quorum: try again in a moment", hash.short()),
+                Err(not_yet) => format!("{} is open: {not_yet}", hash.short()),
+            },
+            None => format!("countersign propose export-ds --zone {zone}"),
+        };
         return Err(Stop::failed(format!(
             "no quorum has approved handing out DS of {zone}, or its time is over; nothing was handed \
-             out. hint: countersign propose export-ds --zone {zone}"
+             out. hint: {hint}"
         )));
     };
     let unknown =

@@ -10,7 +10,6 @@
 mod draft;
 mod guided;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -171,12 +170,7 @@ fn sign(desk: &mut Desk<'_>, file: &Path) -> Result<End, Stop> {
         hand.role,
         indented(&words(&hash.0), 10)
     );
-    if desk.json {
-        std::io::stderr().write_all(shown.as_bytes())?;
-    } else {
-        desk.out.write_all(shown.as_bytes())?;
-        desk.out.flush()?;
-    }
+    desk.show(&shown)?;
     ask::confirm("sign", &words(&hash.0), desk.args.yes)?;
     let signature = hand.sign(Namespace::Found, &text)?;
     let to = files::with_suffix(file, &format!("{}.sig", hand.person));
@@ -266,7 +260,11 @@ fn judge(text: &str, signed: &[(PersonName, Signature)], now_s: u64) -> Result<(
 /// A refusal says which line root has to have written, since that is what is forgotten.
 fn explain(error: ClientError, hash: &Hash) -> Stop {
     match &error {
-        ClientError::Refused(refusal) if refusal.kind == RefusalKind::Forbidden => {
+        // The keeper's own hint may have it already.
+        ClientError::Refused(refusal)
+            if refusal.kind == RefusalKind::Forbidden
+                && !refusal.detail.contains(&pin_line(hash)) =>
+        {
             Stop::failed(format!(
                 "{error}\n  If it is not there yet: root, once sure of the hash, puts this line under \
                  [keeper] in keeper.toml:\n  {}",

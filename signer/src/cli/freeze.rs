@@ -62,7 +62,8 @@ pub(super) fn run(mut desk: Desk<'_>, args: FreezeArgs) -> Result<End, Stop> {
     };
     let text = freeze.to_text();
     if !desk.json {
-        writeln!(desk.out, "{text}")?;
+        // Nothing keeps a freeze from its way, not even an output that is closed.
+        let _ = writeln!(desk.out, "{text}");
     }
     let signature = hand.sign(Namespace::Freeze, &text)?;
     judge(&view, now_s, Entry::Frozen { text: text.clone(), signature: signature.clone() })?;
@@ -70,7 +71,7 @@ pub(super) fn run(mut desk: Desk<'_>, args: FreezeArgs) -> Result<End, Stop> {
     desk.print(&Frozen { scope: what, by: hand.person, line }, |frozen, out| {
         writeln!(
             out,
-            "{} are frozen by {} at line {line}; zones stay up and are signed by their ZSKs.\nA \
+            "the use of {} is frozen by {} at line {line}; zones stay up and are signed by their ZSKs.\nA \
              quorum ends it: countersign propose thaw",
             frozen.scope, frozen.by
         )

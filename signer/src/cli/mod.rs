@@ -16,6 +16,7 @@ mod ask;
 mod audit;
 mod bundle;
 mod calendar;
+mod changes;
 mod client;
 mod desk;
 mod ds;

@@ -9,6 +9,7 @@ use countersign_policy::ssh::Namespace;
 use countersign_policy::statement::{StatementHash, Withdrawal};
 use serde::Serialize;
 
+use super::changes::changes;
 use super::desk::Desk;
 use super::end::{End, Stop};
 use super::history::{self, History, Record};
@@ -57,6 +58,8 @@ struct Summary {
     missing: Option<String>,
     /// Whose approvals carried it.
     carried_by: Vec<PersonName>,
+    /// What it would change of what is in force, while it is open.
+    changes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,7 +104,7 @@ fn list(desk: &mut Desk<'_>, view: &View, history: &History, all: bool) -> Resul
         .map(|(hash, record)| summary(view, desk.now_s, *hash, record))
         .collect();
     desk.print(&summaries, |summaries, out| {
-        let mut rows = table(&["id", "what", "by", "votes", "waits for", "until"]);
+        let mut rows = table(&["id", "what", "by", "votes", "next", "until"]);
         for summary in summaries {
             let votes: Vec<String> = summary
                 .votes
@@ -133,7 +136,7 @@ fn summary(view: &View, now_s: u64, hash: StatementHash, record: &Record) -> Sum
     });
     let open = history::is_open(state, &hash);
     let missing = open.then(|| match state.quorum(&hash, now_s) {
-        Ok(_) => "the keeper, which begins it by itself".to_owned(),
+        Ok(_) => "the keeper begins it by itself".to_owned(),
         Err(not_yet) => not_yet.to_string(),
     });
     let began = record.began.as_ref();
@@ -151,6 +154,7 @@ fn summary(view: &View, now_s: u64, hash: StatementHash, record: &Record) -> Sum
         votes: votes.collect(),
         rule: began.map_or_else(|| history::rule(state, statement), |began| began.rule.clone()),
         missing,
+        changes: if open { changes(state, &statement.motion) } else { Vec::new() },
         carried_by: began.map(|began| began.approvers.clone()).unwrap_or_default(),
     }
 }
@@ -172,6 +176,9 @@ fn show(
         writeln!(out, "id      {}", summary.id)?;
         writeln!(out, "words   {}", indented(&whole.words, 8))?;
         writeln!(out, "what    {}", summary.what)?;
+        for change in &summary.changes {
+            writeln!(out, "        {change}")?;
+        }
         writeln!(out, "status  {}, proposed at line {}", summary.status, summary.line)?;
         writeln!(out, "rule    {}", summary.rule)?;
         for vote in &summary.votes {
@@ -182,7 +189,7 @@ fn show(
             )?;
         }
         match &summary.missing {
-            Some(missing) => writeln!(out, "waits   for {missing}"),
+            Some(missing) => writeln!(out, "next    {missing}"),
             None => Ok(()),
         }
     })?;

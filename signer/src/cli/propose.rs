@@ -381,7 +381,7 @@ pub(super) fn propose(
     let (text, hash) = (statement.to_text(), statement.hash());
     view.state().takes_statement(&statement, desk.now_s).map_err(|error| refused(&error))?;
     if !desk.json {
-        writeln!(desk.out, "{text}\nid     {hash}\nwords  {}\n", indented(&hash.words(), 7))?;
+        desk.show(&format!("{text}\nid     {hash}\nwords  {}\n\n", indented(&hash.words(), 7)))?;
     }
     let signature = hand.sign(Namespace::Propose, &text)?;
     judge(&view, desk.now_s, proposed(&text, &signature))?;

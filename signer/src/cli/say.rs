@@ -11,7 +11,7 @@ use countersign_policy::{KeyId, ZoneName};
 use crate::clock::Civil;
 
 /// Zones and keys that a line names before it counts the rest.
-const NAMED_MAX: usize = 3;
+pub(super) const NAMED_MAX: usize = 3;
 /// Octets of a foreign text (a reason, a label) in one line.
 const FOREIGN_BYTES_MAX: usize = 400;
 

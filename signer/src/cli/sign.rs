@@ -176,10 +176,15 @@ fn ssh_sign(identity: &Path, namespace: Namespace, text: &str) -> Result<String,
     let answer = run(command.stdin(Stdio::inherit()).stderr(complaints))?;
     if !answer.good {
         return Err(Stop::failed(format!(
-            "{SSH_KEYGEN} did not sign with {}; nothing was sent. {}hint: with a .pub, the key has to \
-             be in the agent that SSH_AUTH_SOCK names (`ssh-add -L`)",
+            "{SSH_KEYGEN} did not sign with {}; nothing was sent. {}hint: {}",
             identity.display(),
-            answer.complaint()
+            answer.complaint(),
+            if identity.extension().is_some_and(|extension| extension == "pub") {
+                "with a .pub, the key has to be in the agent that SSH_AUTH_SOCK names (`ssh-add -L`)"
+            } else {
+                "a passphrase or PIN is asked for on a terminal; without one, put the key into an \
+                 ssh-agent (`ssh-add`) and name its .pub"
+            }
         )));
     }
     files::read_text(&files::with_suffix(&file, "sig"), ARMOR_BYTES_MAX)

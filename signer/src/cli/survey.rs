@@ -29,7 +29,11 @@ pub(super) fn run(mut desk: Desk<'_>) -> Result<End, Stop> {
         writeln!(out, "the keeper is {}", shown.mode)?;
         match &survey.audit {
             Some((token, key)) => {
-                writeln!(out, "audit key: {} on token {}", key.public().id(), say::plain(token))?;
+                // As the founding's text has it, so that founders can compare the two.
+                let (algorithm, octets) = (key.public().algorithm(), key.public().bytes());
+                let octets =
+                    octets.iter().fold(String::new(), |hex, octet| format!("{hex}{octet:02x}"));
+                writeln!(out, "audit key: {algorithm} {octets} on token {}", say::plain(token))?;
             }
             None => writeln!(out, "audit key: none yet")?,
         }

@@ -428,7 +428,7 @@ impl View {
             Some(Status::Open) => {
                 state.quorum(statement, now_s).err().map(|not_yet| not_yet.to_string())
             }
-            Some(status) => Some(format!("nothing: it is {status}")),
+            Some(status) => Some(format!("it is {status}")),
             None => None,
         }
     }

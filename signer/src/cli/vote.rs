@@ -15,6 +15,7 @@ use countersign_policy::ssh::{ARMOR_BYTES_MAX, Namespace, Signature};
 use countersign_policy::statement::{StatementHash, TEXT_BYTES_MAX, Verb, Verdict};
 use serde::Serialize;
 
+use super::changes::changes;
 use super::desk::{self, Desk};
 use super::end::{End, Stop};
 use super::files::{self, Existing};
@@ -24,6 +25,9 @@ use super::{ask, say, sign};
 
 /// A verdict's text: a statement's and three lines.
 const VERDICT_BYTES_MAX: usize = TEXT_BYTES_MAX + 1024;
+
+/// A text of more lines is no longer whole on an ordinary terminal when the question is asked.
+const SCREEN_LINES: usize = 24;
 
 /// Which proposal, and how the signature is made.
 #[derive(Debug, Args)]
@@ -86,7 +90,7 @@ pub(super) fn run(mut desk: Desk<'_>, verb: Verb, args: VoteArgs) -> Result<End,
     could_send(&view, &verdict, desk.now_s)?;
     let text = verdict.to_text();
     if !desk.json || !desk.args.yes {
-        show(&mut desk, &verdict, &text, hash)?;
+        show(&mut desk, &view, &verdict, &text)?;
     }
     ask::confirm(verb.as_str(), &hash.words(), desk.args.yes)?;
     let signature = hand.sign(namespace(verb), &text)?;
@@ -109,27 +113,26 @@ fn namespace(verb: Verb) -> Namespace {
 }
 
 /// Shows what will be signed. With --json on standard error, so that results stay apart.
-fn show(
-    desk: &mut Desk<'_>,
-    verdict: &Verdict,
-    text: &str,
-    hash: StatementHash,
-) -> Result<(), Stop> {
-    let shown = format!(
-        "{text}\n{} would {}: {}\nstatement  {hash}\nwords      {}\n\n",
-        verdict.officer,
-        verdict.verb,
-        say::motion(&verdict.statement.motion),
-        indented(&hash.words(), 11)
-    );
-    if desk.json {
-        use std::io::Write as _;
-        std::io::stderr().write_all(shown.as_bytes())?;
-    } else {
-        desk.out.write_all(shown.as_bytes())?;
-        desk.out.flush()?;
+fn show(desk: &mut Desk<'_>, view: &View, verdict: &Verdict, text: &str) -> Result<(), Stop> {
+    let Verdict { verb, officer, statement, .. } = verdict;
+    let hash = statement.hash();
+    let mut would = format!("{officer} would {verb}: {}\n", say::motion(&statement.motion));
+    for change in changes(view.state(), &statement.motion) {
+        would.push_str("  ");
+        would.push_str(&change);
+        would.push('\n');
     }
-    Ok(())
+    let lines = text.lines().count();
+    let long = if lines > SCREEN_LINES {
+        format!(
+            "text       {lines} lines; in pieces: countersign proposal show {} | less\n",
+            hash.short()
+        )
+    } else {
+        String::new()
+    };
+    let words = indented(&hash.words(), 11);
+    desk.show(&format!("{text}\n{would}{long}statement  {hash}\nwords      {words}\n\n"))
 }
 
 fn export(desk: &mut Desk<'_>, verdict: &Verdict, file: &Path) -> Result<End, Stop> {
@@ -166,6 +169,13 @@ fn import(
         )));
     }
     let text_file = file.with_extension("");
+    if !text_file.exists() {
+        return Err(Stop::usage(format!(
+            "{} is not there: the text that --export wrote has to lie beside its signature, under \
+             that name",
+            text_file.display()
+        )));
+    }
     let text = files::read_text(&text_file, VERDICT_BYTES_MAX)?;
     let verdict = Verdict::parse(&text)
         .map_err(|error| Stop::failed(format!("{}: {error}", text_file.display())))?;
@@ -206,7 +216,7 @@ fn import(
     if !desk.json {
         let by = signature.claimed_key().fingerprint();
         writeln!(desk.out, "the signature is good: {signer}, {by}, over this very text\n")?;
-        show(desk, &verdict, &text, hash)?;
+        show(desk, &view, &verdict, &text)?;
     }
     ask::confirm(&format!("send this {}", noun(verb)), &hash.words(), desk.args.yes)?;
     send(desk, view, verdict, text, signature)
@@ -252,7 +262,7 @@ fn send(
         };
         writeln!(out, "{done} by {} at line {line}", voted.officer)?;
         match &voted.missing {
-            Some(missing) => writeln!(out, "it waits for {missing}"),
+            Some(missing) => writeln!(out, "{missing}"),
             None => writeln!(out, "its quorum is met: the keeper begins it by itself"),
         }
     })?;

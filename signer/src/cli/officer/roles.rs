@@ -5,12 +5,14 @@ use std::io::Write;
 
 use countersign_policy::motion::{MotionKind, TABLE};
 use countersign_policy::officer::Role;
+use countersign_policy::state::LedgerState;
 use serde::Serialize;
 
 use crate::cli::desk::Desk;
 use crate::cli::end::{End, Stop};
 use crate::cli::say;
 use crate::cli::show::table;
+use crate::cli::view::View;
 
 /// What stands beside the table for every roster.
 const BESIDE: &str = "\
@@ -54,7 +56,7 @@ pub(super) fn run(desk: &mut Desk<'_>) -> Result<End, Stop> {
         }
         Err(stop) => return Err(stop),
     };
-    let state = view.as_ref().map(|view| view.state());
+    let state = view.as_ref().map(View::state);
     let operations = TABLE.iter().map(|row| Row {
         operation: row.kind,
         proposes: proposes(row),
@@ -63,11 +65,11 @@ pub(super) fn run(desk: &mut Desk<'_>) -> Result<End, Stop> {
         recovery: row.recovery,
         rule: state.and_then(|state| Some(state.rules().rule(row.kind)?.to_string())),
     });
-    let recovery = state.and_then(|state| state.recovery());
+    let recovery = state.and_then(LedgerState::recovery);
     let roles = Roles {
         appliance: view.as_ref().map(|view| view.ledger.name().to_owned()),
         no_rules,
-        rules_version: state.map(|state| state.rules_version()),
+        rules_version: state.map(LedgerState::rules_version),
         recovery: recovery.map(|rule| format!("{} after {} s", rule.rule(), rule.delay_s)),
         operations: operations.collect(),
     };

@@ -7,6 +7,7 @@ mod keeper;
 mod motions;
 mod pages;
 mod pinned;
+mod shown;
 
 use std::path::{Path, PathBuf};
 

@@ -35,7 +35,7 @@ fn proposed(bed: &Bed, arguments: &[&str]) -> String {
 fn a_policy_and_a_zone_come_by_two_policy_officers() {
     let bed = Bed::new(World::founded());
     let id = proposed(&bed, &["set-policy", "--name", "standard", "--validity-s", "1209600"]);
-    let said = bed.run_as("pat", &["approve", &id[..8]]).expect(End::Fine, "it waits for");
+    let said = bed.run_as("pat", &["approve", &id[..8]]).expect(End::Fine, "it wants 1 more");
     assert!(said.contains("countersign approval v1\nofficer: pat\n"), "{said}");
     assert!(said.contains("policy-validity-s: 1209600"), "the exact text is shown: {said}");
     bed.run_as("petra", &["approve", &id]).expect(End::Fine, "its quorum is met");
@@ -310,7 +310,7 @@ fn a_proposal_is_shown_as_it_will_be_signed() {
         &format!("words   {first}"),
         "rule    2 key-officer",
         "vote    alice approve",
-        "waits   for ",
+        "next    it wants 1 more",
     ] {
         assert!(said.contains(part), "{part:?} is not in:\n{said}");
     }
