@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::LedgerState;
 use super::begin::Step;
 use super::founded::check_tokens_apart;
-use super::keys::{KSKS_MAX, KeyRecord};
+use super::keys::{KSKS_MAX, KeyRecord, ZSKS_MAX};
 use crate::ds::DsDigest;
 use crate::founding::{TOKENS_MAX, TokenIdentity};
 use crate::key::{KeyId, KeyRole};
@@ -25,7 +25,7 @@ pub const BOUND_MAX: usize = 200_000;
 /// Policies: a few are in use, the rest is history that nobody cleaned up.
 pub const POLICIES_MAX: usize = 1_000;
 /// Keys of a DNSKEY RRset that is approved as a whole: all that a zone can have.
-const SET_KEYS_MAX: usize = KSKS_MAX + super::ZSKS_MAX;
+const SET_KEYS_MAX: usize = KSKS_MAX + ZSKS_MAX;
 
 impl LedgerState {
     pub(super) fn is_possible(&self, statement: &Statement, at: u64) -> Result<(), String> {
@@ -230,7 +230,7 @@ impl LedgerState {
         for zone in zones {
             let policy = self.is_bound(zone)?;
             has_role(zone, policy, role)?;
-            self.has_room(zone)?;
+            self.has_room(zone, role)?;
             let step = Step::Generate { zone: zone.clone(), role };
             if let Some((line, _)) = self.running.iter().find(|(_, r)| r.steps.contains(&step)) {
                 return Err(format!("what began at line {line} makes a {role} for {zone} already"));
@@ -239,11 +239,23 @@ impl LedgerState {
         Ok(())
     }
 
-    fn has_room(&self, zone: &ZoneName) -> Result<(), String> {
-        if self.keys_of(zone).filter(|(_, key)| key.role.signs_dnskey()).count() >= KSKS_MAX {
+    /// Room for one more key of that duty: those under way have theirs already.
+    fn has_room(&self, zone: &ZoneName, role: KeyRole) -> Result<(), String> {
+        let is_alike = |other: KeyRole| other.signs_dnskey() == role.signs_dnskey();
+        let makes = |step: &&Step| match step {
+            Step::Generate { zone: z, role } | Step::Adopt { zone: z, role, .. } => {
+                z == zone && is_alike(*role)
+            }
+            Step::Destroy { .. } => false,
+        };
+        let there = self.keys_of(zone).filter(|(_, key)| is_alike(key.role)).count();
+        let coming = self.running.values().flat_map(|r| &r.steps).filter(makes).count();
+        let (most, what) =
+            if role.signs_dnskey() { (KSKS_MAX, "KSKs and CSKs") } else { (ZSKS_MAX, "ZSKs") };
+        if there + coming >= most {
             return Err(format!(
-                "{zone} has {KSKS_MAX} KSKs and CSKs, which is the most. hint: destroy one that is \
-                 retired"
+                "{zone} has {} {what}, which is the most. hint: destroy one that is retired",
+                there + coming
             ));
         }
         Ok(())
@@ -276,9 +288,7 @@ impl LedgerState {
         if role == KeyRole::Zsk && !activate {
             return Err("a ZSK is published and used at once; expected `activate: yes`".to_owned());
         }
-        if role.signs_dnskey() {
-            self.has_room(zone)?;
-        }
+        self.has_room(zone, role)?;
         let adopts = |step: &Step| matches!(step, Step::Adopt { key: other, .. } if *other == key);
         match self.running.iter().find(|(_, running)| running.steps.iter().any(adopts)) {
             Some((line, _)) => Err(format!("what began at line {line} adopts key {key} already")),

@@ -272,3 +272,23 @@ fn the_audit_key_is_no_zones_key() {
     let key = crate::checkpoint::AuditKey::new(zsk).expect("P-256");
     propose(&mut world, Motion::ReplaceAuditKey { token, key }, "of example.");
 }
+
+/// What is being made or adopted needs its room, as what is there does.
+#[test]
+fn keys_under_way_take_up_room() {
+    let adopt = |role: KeyRole, number: u8| {
+        let token = if role == KeyRole::Zsk { "zsk-a" } else { "ksk-a" }.to_owned();
+        let key = crate::KeyId([number; 32]);
+        Motion::AdoptKey { zone: zone(), role, token, key, activate: true }
+    };
+    let mut world = World::bound();
+    for number in 1..=8 {
+        world.carry(adopt(KeyRole::Ksk, number));
+    }
+    propose(&mut world, adopt(KeyRole::Ksk, 9), "has 8 KSKs and CSKs");
+    propose(&mut world, super::generate_ksk(), "has 8 KSKs and CSKs");
+    for number in 11..=14 {
+        world.carry(adopt(KeyRole::Zsk, number));
+    }
+    propose(&mut world, adopt(KeyRole::Zsk, 15), "has 4 ZSKs");
+}
