@@ -84,6 +84,7 @@ impl LedgerState {
             Motion::SignDnskeySet { zone, keys } => {
                 let set = ExplicitSet { keys: keys.clone(), until, begun: line };
                 self.explicit.insert(zone.clone(), set);
+                self.tell_no_more(zone, |key| !keys.contains(key));
             }
             Motion::ExportDs { zone, keys, digests } => {
                 self.grant_ds(line, until, zone, keys, digests);
@@ -162,16 +163,20 @@ impl LedgerState {
         }
     }
 
-    /// A key that leaves the DNSKEY RRset must not be told to the parent any more. What a parent zone
-    /// here may sign stays until a newer export, lest the delegation lose its signature.
     fn retire(&mut self, zone: &ZoneName, key: &KeyId) {
         self.set_stage(zone, key, Stage::Retired);
+        self.tell_no_more(zone, |other| other == key);
+    }
+
+    /// A key that leaves the DNSKEY RRset must not be told to the parent any more. What a parent zone
+    /// here may sign stays until a newer export, lest the delegation lose its signature.
+    fn tell_no_more(&mut self, zone: &ZoneName, leaves: impl Fn(&KeyId) -> bool) {
         if let Some(grant) = self.ds.get_mut(zone)
-            && grant.keys.contains(key)
+            && grant.keys.iter().any(&leaves)
         {
             grant.until = 0;
         }
-        let names_it = |grant: &CdsGrant| matches!(&grant.content, CdsContent::Keys { keys, .. } if keys.contains(key));
+        let names_it = |grant: &CdsGrant| matches!(&grant.content, CdsContent::Keys { keys, .. } if keys.iter().any(&leaves));
         if self.cds.get(zone).is_some_and(names_it) {
             self.cds.remove(zone);
         }

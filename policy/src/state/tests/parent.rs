@@ -284,3 +284,25 @@ fn generate_zsk() -> Operation {
     let nonce = "0".repeat(32);
     Operation::Generate { zone: zone(), role: KeyRole::Zsk, token: "zsk-a".to_owned(), nonce }
 }
+
+/// A set that leaves a key out takes it from the parent's sight too.
+#[test]
+fn a_key_that_the_approved_set_leaves_out_is_told_to_nobody() {
+    let mut world = World::signing();
+    let (ksk, zsk) = keys(&world);
+    let next = world.make_ksk(true);
+    let publish = |key| Motion::PublishCds { zone: zone(), keys: [key].into(), digests: digests() };
+    let set = |keys: &[KeyId]| Motion::SignDnskeySet {
+        zone: zone(),
+        keys: keys.iter().copied().collect(),
+    };
+    world.carry(export(&[next]));
+    world.carry(publish(next));
+    world.carry(set(&[ksk, next, zsk]));
+    assert!(world.state.ds_export(&zone(), world.now).is_some(), "it is in the set");
+    assert!(world.state.cds(&zone(), world.now).is_some(), "it is in the set");
+    world.carry(set(&[ksk, zsk]));
+    assert_eq!(world.state.ds_export(&zone(), world.now), None);
+    assert_eq!(world.state.cds(&zone(), world.now), None);
+    assert!(world.state.approved_ds(&zone()).is_some(), "what the parent has stays signed");
+}
