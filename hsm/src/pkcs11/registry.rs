@@ -114,6 +114,9 @@ pub(super) struct Registry {
     keys: HashMap<KeyId, Entry>,
     /// Keys whose conflict was announced and not yet cleared: every key in conflict is one.
     announced: BTreeSet<KeyId>,
+    /// How many keys each token has proven: it is asked for before each use of a KSK and for each
+    /// key that is made, so that a count over all keys each time would grow with their square.
+    proven_counts: BTreeMap<usize, usize>,
 }
 
 impl Registry {
@@ -154,7 +157,11 @@ impl Registry {
 
     /// Forgets a key.
     pub(super) fn forget(&mut self, id: &KeyId) {
-        self.keys.remove(id);
+        if let Some(entry) = self.keys.remove(id) {
+            for token in entry.proven.keys() {
+                count_less(&mut self.proven_counts, *token);
+            }
+        }
         self.announced.remove(id);
     }
 
@@ -177,7 +184,9 @@ impl Registry {
         finding: Finding,
     ) -> Option<Event> {
         let entry = self.keys.get_mut(id)?;
-        entry.proven.remove(&token);
+        if entry.proven.remove(&token).is_some() {
+            count_less(&mut self.proven_counts, token);
+        }
         match finding {
             Finding::Wrong(found) => {
                 let news = entry.wrong.insert(token, found.clone()).is_none();
@@ -188,6 +197,7 @@ impl Registry {
             Finding::Proven(private) => {
                 entry.wrong.remove(&token);
                 entry.proven.insert(token, (generation, private));
+                *self.proven_counts.entry(token).or_default() += 1;
             }
             Finding::Absent => {
                 entry.wrong.remove(&token);
@@ -219,12 +229,13 @@ impl Registry {
         for entry in self.keys.values_mut() {
             entry.proven.remove(&token);
         }
+        self.proven_counts.remove(&token);
     }
 
     /// The object on `token` is not where it was.
     pub(super) fn object_lost(&mut self, id: &KeyId, token: usize) {
-        if let Some(entry) = self.keys.get_mut(id) {
-            entry.proven.remove(&token);
+        if self.keys.get_mut(id).is_some_and(|entry| entry.proven.remove(&token).is_some()) {
+            count_less(&mut self.proven_counts, token);
         }
     }
 
@@ -287,7 +298,7 @@ impl Registry {
 
     /// Keys that `token` has proven.
     pub(super) fn proven_count(&self, token: usize) -> usize {
-        self.keys.values().filter(|entry| entry.proven.contains_key(&token)).count()
+        self.proven_counts.get(&token).copied().unwrap_or_default()
     }
 
     /// Groups with a key in conflict.
@@ -297,6 +308,12 @@ impl Registry {
         groups.sort_unstable();
         groups.dedup();
         groups
+    }
+}
+
+fn count_less(counts: &mut BTreeMap<usize, usize>, token: usize) {
+    if let Some(count) = counts.get_mut(&token) {
+        *count -= 1;
     }
 }
 
@@ -310,5 +327,64 @@ impl Entry {
 
     fn in_conflict(&self) -> bool {
         self.suspect || !self.wrong.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_policy::Algorithm;
+
+    use super::*;
+
+    fn key(number: u8) -> ExpectedKey {
+        let public = PublicKey::new(Algorithm::Ed25519, &[number; 32]).expect("a key");
+        ExpectedKey {
+            identity: public.into(),
+            role: KeyRole::Zsk,
+            label: String::new(),
+            cka_id: None,
+            group: "zsk".to_owned(),
+            conflicted: false,
+        }
+    }
+
+    #[test]
+    fn the_count_of_proven_keys_is_that_of_the_keys() {
+        // SAFETY: it is never handed to a module.
+        #[expect(unsafe_code, reason = "there is no other way to a handle without a module")]
+        let private = unsafe { ObjectHandle::new_from_raw(7) };
+        let keys: Vec<ExpectedKey> = (1..=4).map(key).collect();
+        let ids: Vec<KeyId> = keys.iter().map(ExpectedKey::id).collect();
+        let mut registry = Registry::default();
+        registry.expect(keys);
+        let check = |registry: &Registry, expect: [usize; 2]| {
+            for (token, count) in expect.into_iter().enumerate() {
+                let keys = registry.keys.values();
+                let scanned = keys.filter(|entry| entry.proven.contains_key(&token)).count();
+                assert_eq!((registry.proven_count(token), scanned), (count, count), "{token}");
+            }
+        };
+        let found = |registry: &mut Registry, id: &KeyId, token: usize, finding: Finding| {
+            registry.found(id, (token, "zsk"), 1, finding);
+        };
+        for id in &ids {
+            for token in [0, 1, 1] {
+                found(&mut registry, id, token, Finding::Proven(private));
+            }
+        }
+        check(&registry, [4, 4]);
+        found(&mut registry, &ids[0], 0, Finding::Wrong("another".to_owned()));
+        found(&mut registry, &ids[0], 0, Finding::Absent);
+        check(&registry, [3, 4]);
+        registry.object_lost(&ids[0], 1);
+        registry.object_lost(&ids[0], 1);
+        check(&registry, [3, 3]);
+        registry.forget(&ids[1]);
+        registry.forget(&ids[1]);
+        check(&registry, [2, 2]);
+        registry.token_lost(1);
+        check(&registry, [2, 0]);
+        found(&mut registry, &ids[3], 1, Finding::Proven(private));
+        check(&registry, [2, 1]);
     }
 }
