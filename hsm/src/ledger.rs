@@ -207,8 +207,15 @@ impl Ledger {
     }
 
     /// Writes that DS records are handed out, under the line that approved it.
-    pub fn export(&self, begun: u64, zone: ZoneName, now_s: u64) -> Result<u64, WriteError> {
-        self.append(&mut self.book(), Entry::DsExported { begun, zone }, now_s)
+    /// `now_s` is read as for [`Self::intend`].
+    pub fn export(
+        &self,
+        begun: u64,
+        zone: ZoneName,
+        now_s: impl FnOnce() -> u64,
+    ) -> Result<u64, WriteError> {
+        let mut book = self.book();
+        self.append(&mut book, Entry::DsExported { begun, zone }, now_s())
     }
 
     /// Writes a line that neither gives leave nor ends an operation.
@@ -217,15 +224,18 @@ impl Ledger {
     }
 
     /// Judges an operation by the ledger's state, writes its intent, and gives leave for it: the
-    /// only place where an [`Authorised`] is made.
+    /// only place where an [`Authorised`] is made. The clock, `now_s`, is read when it is this one's
+    /// turn: a time from before another's line would look like a clock that was set back, and a judgement
+    /// by it would be as old as the wait for a disk.
     pub fn intend(
         &self,
         operation: Operation,
         under: u64,
-        now_s: u64,
+        now_s: impl FnOnce() -> u64,
     ) -> Result<Authorised, WriteError> {
         let mut book = self.book();
         self.pay(&mut book)?;
+        let now_s = now_s();
         self.read(|state| state.allows(&operation, under, now_s))?;
         let entry = Entry::Intent { operation: operation.clone(), under };
         let intent = self.append(&mut book, entry, now_s)?;

@@ -201,6 +201,11 @@ impl Hsm for Fake {
     }
 
     fn key_status(&self, key: &KeyId) -> Option<KeyStatus> {
+        // Asked too often to be taken down.
+        let meanwhile = self.table().meanwhile.take_if(|(at, _)| *at == "key-status");
+        if let Some((_, act)) = meanwhile {
+            act();
+        }
         let table = self.table();
         let proven_by = if table.proves && !table.away {
             vec!["ksk-a".to_owned(), "zsk-a".to_owned()]

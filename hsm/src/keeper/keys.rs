@@ -396,17 +396,24 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
     }
 
     fn intend(&self, operation: Operation, under: u64) -> Result<Authorised, Stuck> {
-        self.ledger.intend(operation, under, self.now()).map_err(Stuck::waits)
+        self.ledger.intend(operation, under, || self.now()).map_err(Stuck::waits)
     }
 
-    /// Seals the ledger behind the intent for a KSK or CSK; else ends the intent.
+    /// Seals the ledger behind the intent for a KSK or CSK, which must not be frozen by then; else ends
+    /// the intent.
     fn seal(&self, leave: Authorised, role: KeyRole, token: &str) -> Result<Authorised, Stuck> {
         if role == KeyRole::Zsk {
             return Ok(leave);
         }
         let group = self.ledger.read(|state| state.tokens().get(token).map(|t| t.group.clone()));
         let group = group.unwrap_or_default();
-        match self.seals.before_use(self.ledger, self.hsm, &group) {
+        let sealed = self.seals.before_use(self.ledger, self.hsm, &group).and_then(|()| {
+            // A freeze that came meanwhile counts: what is destroyed is never thawed.
+            let zone = leave.operation().zone();
+            let frozen = self.ledger.read(|state| state.freeze_of(zone).map(ToString::to_string));
+            frozen.map_or(Ok(()), Err)
+        });
+        match sealed {
             Ok(()) => Ok(leave),
             Err(reason) => {
                 let failed = Outcome::Failed { reason: reason.clone() };

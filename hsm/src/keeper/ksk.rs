@@ -71,13 +71,16 @@ struct Order {
 impl<H: Hsm> Service<H> {
     /// Signs a DNSKEY, CDS or CDNSKEY RRset; brings the RRSIG's signature field.
     pub(super) fn sign_with_ksk(&self, operation: Operation) -> Result<Vec<u8>, Refusal> {
-        let now_s = self.now();
         // Judged here too, so that nothing is counted or written for what is not allowed anyway.
-        let order = self.ledger().read(|state| ordered(state, &operation, now_s))?;
+        let (order, now_s) = self.ledger().read(|state| {
+            // Read behind the last line's: a second that passes elsewhere sets no clock back.
+            let now_s = self.now();
+            ordered(state, &operation, now_s).map(|order| (order, now_s))
+        })?;
         self.check_proven(&order)?;
         self.count_ksk_use(&order.zone, now_s)?;
         let (zone, signer) = (&order.zone, order.signer);
-        let leave = self.ledger().intend(operation, order.under, now_s)?;
+        let leave = self.ledger().intend(operation, order.under, || self.now())?;
         if let Err(reason) = self.seals().before_use(self.ledger(), self.hsm(), &order.group) {
             let outcome = Outcome::Failed { reason: reason.clone() };
             self.ledger().outcome(leave.spend(), outcome, self.now())?;

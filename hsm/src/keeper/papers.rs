@@ -243,7 +243,8 @@ impl<H: Hsm> Service<H> {
                 format!("{zone}: handed out {EXPORTS_AN_HOUR_MAX} times in this hour"),
             );
         }
-        let line = self.ledger().export(grant.begun, zone.clone(), now_s).map_err(judged)?;
+        let line =
+            self.ledger().export(grant.begun, zone.clone(), || self.now()).map_err(judged)?;
         tracing::info!(%zone, line, "DS records are handed out");
         Ok(DsExport { zone: zone.clone(), keys, digests: grant.digests, line, statement })
     }

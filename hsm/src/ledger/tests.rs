@@ -69,7 +69,7 @@ fn carry(ledger: &Ledger, council: &Council, motion: Motion) -> u64 {
 /// A ledger with a ZSK: its last two lines are intent and outcome.
 fn with_a_key(dir: &Path) -> (Ledger, u64) {
     let (ledger, under) = bound(dir);
-    let leave = ledger.intend(generate(NONCE), under, NOW).expect("allowed");
+    let leave = ledger.intend(generate(NONCE), under, || NOW).expect("allowed");
     ledger.outcome(leave.spend(), made(1), NOW).expect("recorded");
     (ledger, under)
 }
@@ -180,13 +180,13 @@ fn leave_is_given_once_and_only_for_what_the_state_allows() {
     let dir = tempfile::tempdir().expect("dir");
     let (ledger, under) = with_a_key(dir.path());
     let lines = ledger.head().0;
-    let again = ledger.intend(generate(NONCE), under, NOW).expect_err("the nonce was used");
+    let again = ledger.intend(generate(NONCE), under, || NOW).expect_err("the nonce was used");
     assert!(matches!(again, WriteError::Denied(_)), "{again}");
-    let elsewhere = ledger.intend(generate(&other_nonce()), under - 1, NOW);
+    let elsewhere = ledger.intend(generate(&other_nonce()), under - 1, || NOW);
     assert!(matches!(elsewhere, Err(WriteError::Denied(_))), "{elsewhere:?}");
     assert_eq!(ledger.head().0, lines, "a denied operation leaves no line");
     let operation = generate(&other_nonce());
-    let leave = ledger.intend(operation.clone(), under, NOW).expect("allowed");
+    let leave = ledger.intend(operation.clone(), under, || NOW).expect("allowed");
     assert_eq!(leave.operation(), &operation);
     let intent = leave.spend().intent();
     ledger.end(intent, Outcome::Failed { reason: "test".to_owned() }, NOW).expect("recorded");
@@ -270,7 +270,7 @@ fn a_full_disk_stops_intents_and_loses_no_outcome() {
     }
     let _mounted = Mounted(&mount);
     let (ledger, under) = with_a_key(&target);
-    let leave = ledger.intend(generate(&other_nonce()), under, NOW).expect("allowed");
+    let leave = ledger.intend(generate(&other_nonce()), under, || NOW).expect("allowed");
     let filler = target.join("filler");
     let mut full = fs::File::create(&filler).expect("filler");
     while full.write_all(&[0; 512]).is_ok() {}
@@ -286,7 +286,7 @@ fn a_full_disk_stops_intents_and_loses_no_outcome() {
     assert_eq!(ledger.head().0, lines);
     assert!(ledger.problem().is_some(), "and it is told");
     let third = NONCE.replace("00", "ee");
-    assert!(ledger.intend(generate(&third), under, NOW).is_err(), "no intent while it is full");
+    assert!(ledger.intend(generate(&third), under, || NOW).is_err(), "no intent while it is full");
     fs::remove_file(&filler).expect("removed");
     drop(full);
     ledger.note(note(), NOW).expect("there is room again");
@@ -310,11 +310,11 @@ fn a_ledger_that_cannot_be_written_gives_no_leave() {
     let (ledger, under) = with_a_key(dir.path());
     let lines = ledger.head().0;
     let good = read_only(&ledger);
-    let refused = ledger.intend(generate(&other_nonce()), under, NOW).expect_err("read-only");
+    let refused = ledger.intend(generate(&other_nonce()), under, || NOW).expect_err("read-only");
     assert!(matches!(refused, WriteError::Unavailable(_)), "{refused}");
     assert!(ledger.read(|state| state.open_intents().count()) == 0);
     ledger.book().file = good;
-    let leave = ledger.intend(generate(&other_nonce()), under, NOW).expect("writable again");
+    let leave = ledger.intend(generate(&other_nonce()), under, || NOW).expect("writable again");
     let failed = Outcome::Failed { reason: "test".to_owned() };
     ledger.outcome(leave.spend(), failed, NOW).expect("recorded");
     drop(ledger);
@@ -325,7 +325,7 @@ fn a_ledger_that_cannot_be_written_gives_no_leave() {
 fn a_result_that_is_told_again_while_the_disk_is_full_is_owed_once() {
     let dir = tempfile::tempdir().expect("dir");
     let (ledger, under) = with_a_key(dir.path());
-    let leave = ledger.intend(generate(&other_nonce()), under, NOW).expect("allowed");
+    let leave = ledger.intend(generate(&other_nonce()), under, || NOW).expect("allowed");
     let intent = leave.spend().intent();
     let good = read_only(&ledger);
     for reason in ["one", "two", "three"] {

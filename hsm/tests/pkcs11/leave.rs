@@ -60,7 +60,7 @@ impl Keeper {
 
     fn intend(&self, operation: Operation) -> Authorised {
         let under = self.ledger.read(|state| state.standing(&operation, NOW)).expect("leave");
-        self.ledger.intend(operation, under, NOW).expect("an intent")
+        self.ledger.intend(operation, under, || NOW).expect("an intent")
     }
 
     fn make(&self, role: KeyRole, token: &str) -> Result<PublicKey, HsmError> {

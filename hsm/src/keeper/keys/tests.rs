@@ -126,7 +126,7 @@ fn signatures_of_an_earlier_run_are_closed_as_unknown() {
         expiration: now + 3_600,
     };
     let under = scene.ledger.read(|state| state.standing(&operation, now_s())).expect("standing");
-    let leave = scene.ledger.intend(operation, under, now_s()).expect("allowed");
+    let leave = scene.ledger.intend(operation, under, now_s).expect("allowed");
     let intent = leave.spend().intent();
     let mut executor = Executor::new((&scene.ledger, intent), &scene.hsm, &scene.seals, now_s);
     executor.round();

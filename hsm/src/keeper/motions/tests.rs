@@ -74,6 +74,40 @@ fn a_frozen_zone_keeps_its_zsk_and_gets_no_ksk() {
 }
 
 #[test]
+fn a_freeze_between_the_intent_and_the_token_makes_and_destroys_no_ksk() {
+    let scene = Scene::bound(&[[4; 64], [1; 64]]);
+    let freeze_at_the_seal = || {
+        let ada = &scene.council.ada;
+        let paper = scene.ledger.read(|state| council::freeze(state, Scope::All, ada, NOW));
+        let ledger = std::sync::Arc::clone(&scene.ledger);
+        let act = move || _ = ledger.submit(line_of(paper), NOW).expect("frozen");
+        scene.hsm.table().meanwhile = Some(("write-data", Box::new(act)));
+    };
+    let asked = |call: &str| scene.hsm.table().calls.iter().filter(|made| **made == call).count();
+    scene.make_zsk();
+    let made = asked("generate");
+    let making = scene.approved(council::generate(&zone(), KeyRole::Ksk, false));
+    freeze_at_the_seal();
+    scene.round();
+    assert_eq!(asked("generate"), made, "the token was not asked for a KSK");
+    assert_eq!(scene.ledger.read(|state| state.open_intents().count()), 0);
+    scene.carry(Motion::Thaw { scope: Scope::All });
+    scene.round();
+    assert!(is_done(status(&scene, &making)));
+    let key = scene.ledger.read(|state| {
+        let ksk = state.keys().iter().find(|(_, key)| key.role == KeyRole::Ksk);
+        *ksk.expect("made").0
+    });
+    let destroying = scene.approved(Motion::DestroyKey { zone: zone(), key });
+    freeze_at_the_seal();
+    scene.round();
+    assert_eq!(asked("destroy"), 0, "a key that is gone can't be thawed");
+    scene.carry(Motion::Thaw { scope: Scope::All });
+    scene.round();
+    assert!(is_done(status(&scene, &destroying)));
+}
+
+#[test]
 fn a_clock_that_is_not_believed_begins_and_ends_nothing_about_keys() {
     let scene = Scene::bound(&[[4; 64]]);
     scene.make_zsk();

@@ -120,6 +120,23 @@ fn a_freeze_while_the_hsm_signs_keeps_the_signature_back() {
 }
 
 #[test]
+fn a_second_that_passes_while_a_ksk_waits_for_its_turn_is_no_clock_set_back() {
+    let served = served();
+    let ledger = Arc::clone(&served.service.ledger);
+    // Another connection's line, a second later, between judging and the intent.
+    let act = move || {
+        set_clock(NOW + 1);
+        let digest = "00".repeat(32);
+        let note =
+            Note::ZoneSigned { zone: zone(), serial: 1, digest, signatures: BTreeMap::new() };
+        ledger.note(note, NOW + 1).expect("written");
+    };
+    served.service.hsm().table().meanwhile = Some(("key-status", Box::new(act)));
+    let signed = served.sign_dnskey();
+    assert!(matches!(signed, Response::DnskeySignature(_)), "{signed:?}");
+}
+
+#[test]
 fn without_a_ledger_to_write_to_no_ksk_signs_and_zsks_go_on() {
     let served = served();
     served.service.hsm().table().calls.clear();
