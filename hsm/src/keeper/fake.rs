@@ -313,6 +313,7 @@ impl Hsm for Fake {
     }
 
     fn make_audit_key(&self, _: &str, _: &str) -> Result<PublicKey, HsmError> {
+        self.table().calls.push("make-audit-key");
         Ok(self.audit_public())
     }
 

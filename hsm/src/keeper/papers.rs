@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use countersign_policy::checkpoint::{self, AuditKey};
 use countersign_policy::key::to_hex;
 use countersign_policy::motion::MotionKind;
 use countersign_policy::statement::{Freeze, Statement, Verdict, Withdrawal};
@@ -16,7 +17,7 @@ use super::door::Hsm;
 use super::service::{Service, judged, refuse};
 use super::{reader, survey};
 use crate::ledger::Signed;
-use crate::pkcs11::FoundObject;
+use crate::pkcs11::{FoundObject, HsmError};
 use crate::protocol::{
     DsExport, LedgerRequest, LedgerResponse, Mode, Refusal, RefusalKind, Submission, Survey,
 };
@@ -189,7 +190,7 @@ impl<H: Hsm> Service<H> {
             return refuse(RefusalKind::Busy, "another survey is under way".to_owned());
         };
         let token = &self.config().audit_token;
-        let audit = survey::audit_key(self.hsm(), token)?;
+        let audit = self.surveyed_audit_key(token)?;
         let (tokens, adopted) = self.ledger().read(|state| {
             let adopted = state
                 .keys()
@@ -207,6 +208,27 @@ impl<H: Hsm> Service<H> {
             survey::token(self.hsm(), name, (&identity.label, &identity.serial), false, &is_ours)
         });
         Ok(Survey { audit: Some((token.clone(), audit)), tokens: tokens.collect() })
+    }
+
+    /// The audit key on that token, made if there is none. Making one destroys what is half-made under its
+    /// label, and the one in force looks so once its public key object is gone, which anyone can
+    /// bring about who can write to the token's files: it is asked to sign a checkpoint first.
+    fn surveyed_audit_key(&self, token: &str) -> Result<AuditKey, Refusal> {
+        let in_force = self.ledger().read(|state| {
+            let (holder, key) = state.audit()?;
+            let origin = checkpoint::origin(&state.appliance()?);
+            let body = checkpoint::body(&origin, &state.tree().head());
+            (holder == token).then(|| (key.clone(), body))
+        });
+        if let Some((key, body)) = in_force {
+            match self.hsm().sign_audit(token, key.public(), body.as_bytes()) {
+                Ok(_) => return Ok(key),
+                // It is not there any more: another one may be made, for a replace-audit-key motion.
+                Err(HsmError::NotAPair { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        survey::audit_key(self.hsm(), token)
     }
 
     /// The keys whose DS a motion approved to hand out; the line that says so comes first.

@@ -137,6 +137,23 @@ fn a_second_that_passes_while_a_ksk_waits_for_its_turn_is_no_clock_set_back() {
 }
 
 #[test]
+fn a_survey_makes_no_audit_key_in_place_of_the_one_in_force() {
+    // Nothing shows its public half, which whoever has the token's files can take away.
+    let served = served();
+    let survey = || served.service.answer_group(LedgerRequest::Survey, 1);
+    let LedgerResponse::Survey(seen) = survey() else { panic!("no survey") };
+    let in_force = served.service.ledger().read(|state| state.audit().map(|(_, key)| key.clone()));
+    assert_eq!(seen.audit.map(|(_, key)| key), in_force);
+    served.service.hsm().table().audit_away = true;
+    assert!(matches!(survey(), LedgerResponse::Refused(_)), "it can't be told now");
+    assert_eq!(
+        served.calls("make-audit-key"),
+        0,
+        "what is there under its label is destroyed by that"
+    );
+}
+
+#[test]
 fn without_a_ledger_to_write_to_no_ksk_signs_and_zsks_go_on() {
     let served = served();
     served.service.hsm().table().calls.clear();
