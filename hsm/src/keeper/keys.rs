@@ -25,10 +25,10 @@ use countersign_policy::statement::NONCE_BYTES;
 use countersign_policy::{Algorithm, KeyId, KeyRole, PublicKey, ZoneName};
 
 use super::door::Hsm;
+use super::marks;
 use super::seal::Seals;
 use crate::ledger::{Authorised, Ledger, WriteError};
 use crate::pkcs11::{ExpectedKey, FoundObject, HsmError, KeyIdentity};
-use crate::protocol::TokenState;
 
 /// Why something was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,7 +101,7 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
                 able.map_err(Stuck::waits)?;
             }
             let group = policy.group_for(role).ok_or(Stuck::waits("its policy names no group"))?;
-            Ok((policy.clone(), self.usable_token(group)?))
+            Ok((policy.clone(), self.usable_token(state, group)?))
         })?;
         let kind = (token.clone(), policy.algorithm, policy.rsa_bits);
         if let Some(reason) = self.refusing.get(&kind) {
@@ -395,7 +395,19 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
         self.ledger.end(intent, outcome, self.now()).map_err(Stuck::failed)
     }
 
+    /// Leave for an operation on a token that is what the ledger says: one that an attach-token motion
+    /// replaced stays open under its name until the keeper is restarted.
     fn intend(&self, operation: Operation, under: u64) -> Result<Authorised, Stuck> {
+        if let Operation::Generate { token, .. }
+        | Operation::Adopt { token, .. }
+        | Operation::Destroy { token, .. } = &operation
+            && !self.ledger.read(|state| marks::present(state, self.hsm)).contains(token)
+        {
+            return Err(Stuck::Waits(format!(
+                "token `{token}` is not usable yet, or another one is open under its name: then \
+                 restart the keeper with it in the configuration"
+            )));
+        }
         self.ledger.intend(operation, under, || self.now()).map_err(Stuck::waits)
     }
 
@@ -438,13 +450,12 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
         Ok(found)
     }
 
-    /// The first token of the group, by name, that is usable.
-    fn usable_token(&self, group: &str) -> Result<String, Stuck> {
-        let health = self.hsm.health();
-        let usable = health.iter().filter(|t| t.group == group && t.state == TokenState::Usable);
-        usable
-            .map(|token| token.name.clone())
-            .min()
+    /// The first token of the group, by name, that is usable, and that is the one of the ledger.
+    fn usable_token(&self, state: &LedgerState, group: &str) -> Result<String, Stuck> {
+        let present = marks::present(state, self.hsm);
+        let of_group = state.tokens_of(group).find(|token| present.contains(*token));
+        of_group
+            .map(str::to_owned)
             .ok_or_else(|| Stuck::Waits(format!("no token of group `{group}` is usable yet")))
     }
 

@@ -171,6 +171,26 @@ fn a_token_is_marked_and_that_is_a_line_once() {
     assert_eq!(scene.text().matches("token-marked").count(), 2);
 }
 
+#[test]
+fn a_token_that_was_replaced_and_is_still_open_is_given_no_key() {
+    let scene = Scene::bound(&[[4; 64], [1; 64]]);
+    let identity = countersign_policy::founding::TokenIdentity {
+        label: "zsk".to_owned(),
+        serial: "2".to_owned(),
+        group: "zsk".to_owned(),
+        data_objects: true,
+    };
+    scene.carry(Motion::AttachToken { name: "zsk-a".to_owned(), identity });
+    scene.carry(council::generate(&zone(), KeyRole::Ksk, true));
+    scene.round();
+    assert_eq!(
+        scene.active().keys().collect::<Vec<_>>(),
+        [&KeyRole::Ksk],
+        "it would be lost there"
+    );
+    assert_eq!(scene.ledger.read(|state| state.open_intents().count()), 0);
+}
+
 /// A zone that moves here brings its ZSK, which caches know: adopted before the KSK, it stays the only one.
 #[test]
 fn a_zsk_is_made_for_a_zone_with_a_ksk_and_without_a_zsk() {
