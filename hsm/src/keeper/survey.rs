@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use countersign_policy::PublicKey;
 use countersign_policy::checkpoint::AuditKey;
 use countersign_policy::key::to_hex;
 
@@ -28,14 +29,20 @@ pub fn is_own_label(label: &str) -> bool {
 
 /// The audit key on this token, made if it is not there.
 pub fn audit_key<H: Hsm + ?Sized>(hsm: &H, token: &str) -> Result<AuditKey, Refusal> {
-    let label = audit_label();
-    let public = if let Some(public) = hsm.audit_key(token, &label)? {
-        public
-    } else {
-        let public = hsm.make_audit_key(token, &label)?;
-        tracing::info!(token, key = %public.id(), "the audit key was made");
-        public
-    };
+    if let Some(key) = audit_key_there(hsm, token)? {
+        return Ok(key);
+    }
+    let public = hsm.make_audit_key(token, &audit_label())?;
+    tracing::info!(token, key = %public.id(), "the audit key was made");
+    checked(public)
+}
+
+/// The audit key on this token, if it is there and whole.
+pub fn audit_key_there<H: Hsm + ?Sized>(hsm: &H, token: &str) -> Result<Option<AuditKey>, Refusal> {
+    hsm.audit_key(token, &audit_label())?.map(checked).transpose()
+}
+
+fn checked(public: PublicKey) -> Result<AuditKey, Refusal> {
     AuditKey::new(public)
         .map_err(|error| Refusal { kind: RefusalKind::Forbidden, detail: error.to_string() })
 }

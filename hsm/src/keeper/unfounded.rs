@@ -28,6 +28,7 @@ use super::server::Keeper;
 use super::service::judged;
 use super::survey;
 use crate::ledger::{Ledger, Note};
+use crate::pkcs11::HsmError;
 use crate::protocol::{
     KeeperHealth, LedgerRequest, LedgerResponse, Mode, Refusal, RefusalKind, Request, Response,
     Survey, SurveyedToken,
@@ -81,15 +82,31 @@ impl<H: Hsm> Unfounded<H> {
         if self.is_founded() {
             return starting_anew();
         }
-        let audit = survey::audit_key(&self.hsm, &self.config.audit_token)?;
-        Ok(self.look(audit))
+        let audit = self.audit_key()?.map(|key| (self.config.audit_token.clone(), key));
+        Ok(Survey { audit, tokens: self.tokens() })
     }
 
-    fn look(&self, audit: AuditKey) -> Survey {
+    /// Made if it is not there, but for a token with a founding's mark: to make one destroys what is
+    /// half-made under its label, and that may be the key of an appliance whose ledger was taken away.
+    fn audit_key(&self) -> Result<Option<AuditKey>, Refusal> {
+        let token = &self.config.audit_token;
+        let is_marked = match self.hsm.read_data(token, marks::MARK_LABEL) {
+            Ok(marks) => !marks.is_empty(),
+            Err(HsmError::NoDataObjects { .. }) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if is_marked {
+            survey::audit_key_there(&self.hsm, token)
+        } else {
+            survey::audit_key(&self.hsm, token).map(Some)
+        }
+    }
+
+    fn tokens(&self) -> Vec<SurveyedToken> {
         let tokens = self.config.tokens.iter().map(|(name, access)| {
             survey::token(&self.hsm, name, (&access.label, &access.serial), true, &|_| false)
         });
-        Survey { audit: Some((self.config.audit_token.clone(), audit)), tokens: tokens.collect() }
+        tokens.collect()
     }
 
     fn found(&self, text: &str, signatures: &[(PersonName, Signature)]) -> Result<Hash, Refusal> {
@@ -103,15 +120,17 @@ impl<H: Hsm> Unfounded<H> {
         })?;
         let hash = hash_of(text);
         self.check_pin(&hash)?;
-        let audit = survey::audit_key(&self.hsm, &self.config.audit_token)?;
-        if (&founding.audit_token, &founding.audit_key) != (&self.config.audit_token, &audit) {
+        check_tokens(&founding, &self.tokens())?;
+        let audit = self.audit_key()?;
+        if founding.audit_token != self.config.audit_token
+            || audit.as_ref() != Some(&founding.audit_key)
+        {
             return forbidden(format!(
                 "the founding's audit key is on `{}`; here it is on `{}`, or another one. hint: \
                  survey again and draft anew",
                 founding.audit_token, self.config.audit_token
             ));
         }
-        check_tokens(&founding, &self.look(audit).tokens)?;
         let count = signatures.len();
         let signatures: BTreeMap<PersonName, Signature> = signatures.iter().cloned().collect();
         if signatures.len() != count {

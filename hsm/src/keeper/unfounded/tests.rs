@@ -84,6 +84,18 @@ fn a_founding_that_root_pinned_and_all_signed_is_line_0_and_on_every_token() {
 }
 
 #[test]
+fn on_a_token_with_a_mark_no_audit_key_is_made() {
+    let draft = Draft::new();
+    let hsm = &draft.unfounded.hsm;
+    hsm.write_data("ksk-a", marks::MARK_LABEL, "ab".repeat(32).as_bytes()).expect("marked");
+    let survey = draft.unfounded.survey().expect("survey");
+    assert_eq!(survey.audit, None);
+    assert!(!hsm.table().calls.contains(&"make-audit-key"), "the other appliance's is half of it");
+    draft.refused(draft.hand_in(&draft.founding()), "carries the mark");
+    assert!(!hsm.table().calls.contains(&"make-audit-key"));
+}
+
+#[test]
 fn without_roots_pin_of_that_very_text_nothing_is_founded() {
     let draft = Draft::new();
     let founding = draft.founding();
