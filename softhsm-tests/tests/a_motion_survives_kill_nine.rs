@@ -16,9 +16,10 @@ use softhsm_tests::story;
 use softhsm_tests::wait::{SOON, until};
 use softhsm_tests::zones::ZONE;
 
-/// Kills, two a motion. A night of them, with `COUNTERSIGN_LONG`.
+/// Motions of one appliance, two kills each: one person proposes at most 40 a day.
 const ROUNDS: u32 = 8;
-const ROUNDS_LONG: u32 = 200;
+/// Appliances with `COUNTERSIGN_LONG`.
+const APPLIANCES_LONG: u32 = 25;
 /// From the proposal to the result it takes well below a second: the kills fall all over it.
 const MOMENTS_MS: u64 = 900;
 
@@ -79,15 +80,20 @@ fn carry_under_fire(
 
 #[test]
 fn a_motion_survives_kill_nine() {
-    let rounds = if std::env::var_os("COUNTERSIGN_LONG").is_some() { ROUNDS_LONG } else { ROUNDS };
-    let seed: u64 = RandomState::new().hash_one(rounds);
+    let is_long = std::env::var_os("COUNTERSIGN_LONG").is_some();
+    for appliance in 0..if is_long { APPLIANCES_LONG } else { 1 } {
+        motions_under_fire(RandomState::new().hash_one(appliance));
+    }
+}
+
+fn motions_under_fire(seed: u64) {
     eprintln!("random moments from seed {seed}");
     story(|scratch| {
         let mut chain = Chain::prepare(scratch, Plan::default(), Authority::new(scratch, "ca")?)?;
         chain.found()?;
         let mut random = Random(seed | 1);
         let generate = ["generate-key", "--zone", ZONE, "--role", "ksk"];
-        for round in 0..rounds {
+        for round in 0..ROUNDS {
             let Chain { keeper, officers, .. } = &mut chain;
             if round % 2 == 0 {
                 carry_under_fire(keeper, officers, &generate, &mut random)?;
