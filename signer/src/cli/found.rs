@@ -204,6 +204,8 @@ fn pin(desk: &Desk<'_>, founding: &Founding, hash: Hash) -> Result<(), Stop> {
         audit_key: founding.audit_key.clone(),
         head: Tree::new().head(),
         origins: [].into(),
+        officers: 0,
+        rules: 0,
     };
     pins.write(&hash, &pin, &lock)
 }

@@ -39,6 +39,10 @@ pub(super) struct Pin {
     pub(super) head: TreeHead,
     /// The new origins that had begun by then: none of them explains a ledger that is behind.
     pub(super) origins: BTreeSet<StatementHash>,
+    /// The versions of officers and rules by then: a new origin that named less speaks for those who
+    /// had been retired.
+    pub(super) officers: u64,
+    pub(super) rules: u64,
 }
 
 /// The stored form.
@@ -50,6 +54,10 @@ struct Stored {
     head: String,
     #[serde(default)]
     origins: BTreeSet<StatementHash>,
+    #[serde(default)]
+    officers: u64,
+    #[serde(default)]
+    rules: u64,
     audit_key: AuditKey,
 }
 
@@ -131,8 +139,8 @@ impl Pins {
             return Err(damaged(format!("version {}; expected {VERSION}", stored.version)));
         }
         let head = stored.head.parse().map_err(|error| damaged(format!("head: {error}")))?;
-        let Stored { appliance, audit_key, origins, .. } = stored;
-        Ok(Some(Pin { appliance, audit_key, head, origins }))
+        let Stored { appliance, audit_key, origins, officers, rules, .. } = stored;
+        Ok(Some(Pin { appliance, audit_key, head, origins, officers, rules }))
     }
 
     /// Nobody else compares or replaces a pin until the lock is dropped.
@@ -164,6 +172,8 @@ impl Pins {
             appliance: pin.appliance.clone(),
             head: pin.head.to_string(),
             origins: pin.origins.clone(),
+            officers: pin.officers,
+            rules: pin.rules,
             audit_key: pin.audit_key.clone(),
         };
         let text = toml::to_string(&stored)

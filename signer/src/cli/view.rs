@@ -34,7 +34,15 @@ pub(super) struct Folded {
     /// From which size of the tree on which key seals it.
     audit_keys: Vec<(u64, AuditKey)>,
     /// The new origins that began, and what each gave up.
-    origins: BTreeMap<StatementHash, TreeHead>,
+    origins: BTreeMap<StatementHash, GivenUp>,
+}
+
+/// What a new origin named as lost.
+#[derive(Debug, Clone, Copy)]
+struct GivenUp {
+    head: TreeHead,
+    officers: u64,
+    rules: u64,
 }
 
 /// Why lines amount to nothing.
@@ -83,10 +91,13 @@ pub(super) fn fold<E>(
 }
 
 /// The new origin that a line begins, and what it gives up.
-fn new_origin(state: &LedgerState, line: &Line) -> Option<(StatementHash, TreeHead)> {
+fn new_origin(state: &LedgerState, line: &Line) -> Option<(StatementHash, GivenUp)> {
     let Entry::Begun { statement, .. } = &line.entry else { return None };
     match &state.proposal(statement)?.statement.motion {
-        Motion::NewOrigin { lost, .. } => Some((*statement, *lost)),
+        Motion::NewOrigin { lost, officers, rules } => {
+            let (head, officers, rules) = (*lost, *officers, *rules);
+            Some((*statement, GivenUp { head, officers, rules }))
+        }
         _ => None,
     }
 }
@@ -143,11 +154,13 @@ impl Folded {
     }
 
     /// Whether a quorum declared lost what was pinned: a new origin began since, of a ledger that
-    /// was at least as long.
+    /// was at least as long, and of officers and rules that were no older: what takes the quorum of
+    /// those that are lost is not explained by the quorum of those before.
     fn lost(&self, pin: &Pin) -> bool {
         self.origins.iter().any(|(hash, lost)| {
-            let covers = *lost == pin.head || lost.size > pin.head.size;
-            covers && !pin.origins.contains(hash)
+            let covers = lost.head == pin.head || lost.head.size > pin.head.size;
+            let by_whom = pin.officers <= lost.officers && pin.rules <= lost.rules;
+            covers && by_whom && !pin.origins.contains(hash)
         })
     }
 
@@ -171,6 +184,8 @@ impl Folded {
             audit_key: self.audit_key_at(head.size)?.clone(),
             head,
             origins: self.origins.keys().copied().collect(),
+            officers: self.state.officers_version(),
+            rules: self.state.rules_version(),
         })
     }
 }

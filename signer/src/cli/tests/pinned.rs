@@ -159,9 +159,14 @@ fn recoverable() -> World {
 
 /// A ledger that lost what `lost` had, and goes on by the recovery group.
 fn gone_on(lost: &World) -> World {
+    gone_on_from(lost, 1)
+}
+
+/// The same, and names that version of officers.
+fn gone_on_from(lost: &World, officers: u64) -> World {
     let mut world = recoverable();
     let head = lost.state.tree().head();
-    let motion = Motion::NewOrigin { lost: head, officers: 1, rules: 1 };
+    let motion = Motion::NewOrigin { lost: head, officers, rules: 1 };
     let hash = world.propose("rita", motion).expect("a proposal");
     for officer in ["rob", "ruth", "ralf"] {
         world.approve(officer, hash).expect("an approval");
@@ -266,4 +271,17 @@ fn where_pins_are_kept() {
     assert_eq!(at(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/x")]), "/x/countersign/pins");
     assert_eq!(at(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "x")]), "/h/.config/countersign/pins");
     assert!(at(&[]).contains("--pins"));
+}
+
+/// Who was retired could begin a new origin by the officers of before: an officer who has seen the
+/// later ones takes none that does not name them.
+#[test]
+fn a_new_origin_explains_no_officers_that_it_did_not_name() {
+    let mut lost = recoverable();
+    let version = lost.state.officers_version() + 1;
+    let (retire, enrol) = (["adam".parse().expect("a name")].into(), [].into());
+    lost.carry(Motion::ChangeOfficers { version, retire, enrol });
+    let seen = pin(&lost);
+    assert!(folded(&gone_on_from(&lost, 1)).follows(&seen).is_err());
+    assert_eq!(folded(&gone_on_from(&lost, 2)).follows(&seen), Ok(()));
 }
