@@ -20,7 +20,7 @@ impl LedgerState {
     /// The only caller holds a [`Quorum`].
     pub(super) fn commit_begun(
         &mut self,
-        line: u64,
+        (line, at): (u64, u64),
         quorum: &Quorum,
         reveals: BTreeMap<KeyId, PublicKey>,
     ) {
@@ -33,7 +33,7 @@ impl LedgerState {
                 record.public = Some(public);
             }
         }
-        let steps = self.take_effect(line, &statement);
+        let steps = self.take_effect((line, at), &statement);
         if steps.is_empty() {
             self.docket.close(hash, line, Status::Begun { line, done: true });
         } else {
@@ -42,7 +42,7 @@ impl LedgerState {
         }
     }
 
-    fn take_effect(&mut self, line: u64, statement: &Statement) -> Vec<Step> {
+    fn take_effect(&mut self, (line, at): (u64, u64), statement: &Statement) -> Vec<Step> {
         let until = statement.finish_by;
         match &statement.motion {
             Motion::ChangeOfficers { .. } | Motion::ChangeRules { .. } => {
@@ -82,7 +82,7 @@ impl LedgerState {
             Motion::RetireKey { zone, key } => self.retire(zone, key),
             Motion::DestroyKey { zone, key } => return self.give_up(zone, key),
             Motion::SignDnskeySet { zone, keys } => {
-                let set = ExplicitSet { keys: keys.clone(), until, begun: line };
+                let set = ExplicitSet { keys: keys.clone(), at, until, begun: line };
                 self.explicit.insert(zone.clone(), set);
                 self.tell_no_more(zone, |key| !keys.contains(key));
             }

@@ -318,7 +318,9 @@ impl LedgerState {
             }
             Effect::Withdrawn(hash) => self.docket.close(hash, seq, Status::Withdrawn),
             Effect::Frozen(freeze) => self.commit_frozen(seq, line.at, *freeze),
-            Effect::Begun(quorum, reveals) => self.commit_begun(seq, &quorum, reveals),
+            Effect::Begun(quorum, reveals) => {
+                self.commit_begun((seq, line.at), &quorum, reveals);
+            }
             Effect::Lapsed(begun) => {
                 if let Some(running) = self.running.remove(&begun) {
                     self.docket.close(running.hash, seq, Status::Lapsed);

@@ -17,6 +17,12 @@ use crate::text::time_text;
 /// parent for long once its motion is over.
 pub const CDS_VALIDITY_S: u32 = 3 * 86_400;
 
+/// At the end of a DNSKEY RRset that was approved as a whole: time enough to sign, verify and hand out
+/// a zone of any size, and for secondaries to fetch it.
+const HANDOVER_S_MAX: u64 = 3_600;
+/// One that lasts less than eight of these hands over in its last eighth.
+const HANDOVER_PART: u64 = 8;
+
 /// The binding of a zone to a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
@@ -42,8 +48,19 @@ pub struct DnskeySet {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ExplicitSet {
     pub(super) keys: BTreeSet<KeyId>,
+    /// When it began.
+    pub(super) at: u64,
     pub(super) until: u64,
     pub(super) begun: u64,
+}
+
+impl ExplicitSet {
+    /// From when on the standing set may be signed again, where the policy has one. No signature over
+    /// this set outlives `until`, so one over the next has to be there before.
+    fn hands_over_at(&self) -> u64 {
+        let lasts = self.until.saturating_sub(self.at);
+        self.until - HANDOVER_S_MAX.min(lasts / HANDOVER_PART)
+    }
 }
 
 /// Leave to hand out DS records: the newest of a zone.
@@ -104,14 +121,18 @@ impl LedgerState {
     }
 
     /// The DNSKEY RRset that the zone's KSK or CSK may sign now: a live set that a quorum approved as
-    /// a whole, else, unless the policy says `per-set`, all active keys.
+    /// a whole, else, unless the policy says `per-set`, all active keys. Those are back an hour before the
+    /// approved set ends, so that the zone is never without a signature that is valid.
     pub fn dnskey_set(&self, zone: &ZoneName, now_s: u64) -> Result<DnskeySet, Denied> {
         let (binding, policy) = self.bound(zone)?;
-        if let Some(set) = self.explicit.get(zone).filter(|set| now_s <= set.until) {
+        let per_set = policy.approval == DnskeyApproval::PerSet;
+        let in_force =
+            |set: &&ExplicitSet| now_s <= if per_set { set.until } else { set.hands_over_at() };
+        if let Some(set) = self.explicit.get(zone).filter(in_force) {
             let (keys, until) = (set.keys.clone(), Some(set.until));
             return Ok(DnskeySet { keys, until, under: set.begun });
         }
-        if policy.approval == DnskeyApproval::PerSet {
+        if per_set {
             return Err(Denied::Forbidden(format!(
                 "the policy of {zone} wants each DNSKEY RRset approved, and none is in force; propose \
                  sign-dnskey-set"

@@ -125,6 +125,22 @@ fn per_set_wants_each_set_approved() {
     check(&world, &with_keys(&world.sign_dnskey(ksk), &[ksk, zsk]), "wants each DNSKEY RRset");
 }
 
+/// Its signatures end with it: a zone whose next one could be made only then would be bogus between.
+#[test]
+fn the_standing_set_is_back_before_an_approved_one_ends() {
+    let mut world = World::signing();
+    let (ksk, zsk) = keys(&world);
+    world.make_ksk(true);
+    let begun = world.carry(Motion::SignDnskeySet { zone: zone(), keys: [ksk, zsk].into() });
+    let set = |world: &World| world.state.dnskey_set(&zone(), world.now).expect("a set");
+    let until = set(&world).until.expect("an end");
+    world.now = until - 3_600;
+    assert_eq!((set(&world).under, set(&world).keys.len()), (begun, 2));
+    world.now += 1;
+    assert_eq!((set(&world).until, set(&world).keys.len()), (None, 3));
+    check(&world, &world.sign_dnskey(ksk), "allowed");
+}
+
 #[test]
 fn an_approved_set_stands_in_place_of_the_standing_one() {
     let mut world = World::signing();
