@@ -122,3 +122,14 @@ fn a_new_origin_gives_up_no_officers_that_it_does_not_name() {
     same.root.0[0] ^= 1;
     assert!(world.state.accepts_token_state(&same).is_err(), "as long, and another ledger");
 }
+
+/// What ran in the lost lines must not run again from the same signatures.
+#[test]
+fn a_new_origin_voids_every_statement_of_before() {
+    let mut world = World::founded();
+    let motion = super::next_policy(&world, |_| {});
+    let waiting = world.statement("olga", motion);
+    let lost = crate::tree::TreeHead { size: 9, root: Hash([1; 32]) };
+    world.carry(Motion::NewOrigin { lost, officers: 1, rules: 1 });
+    refused(world.table(&waiting), "it rests on another state");
+}
