@@ -78,8 +78,10 @@ impl Tokens {
 impl Root<'_> {
     /// Our data objects, with this label or all, as they count.
     pub(super) fn data_objects(&self, label: Option<&str>) -> Result<Vec<DataObject>, Trouble> {
-        let listed = self.list_data(label)?;
-        Ok(counting(&listed).cloned().collect())
+        // All are listed, whichever are asked for: one private one says that the token takes such.
+        let listed = self.list_data(None)?;
+        let asked = |object: &&DataObject| label.is_none_or(|label| object.label == label);
+        Ok(counting(&listed).filter(asked).cloned().collect())
     }
 
     fn list_data(&self, label: Option<&str>) -> Result<Vec<Listed>, Trouble> {
@@ -149,18 +151,19 @@ impl Root<'_> {
     }
 
     fn write_data(&mut self, label: &str, value: &[u8]) -> Ended<()> {
-        let mut listed = match self.list_data(Some(label)) {
+        let mut listed = match self.list_data(None) {
             Ok(listed) => listed,
             Err(trouble) => return self.ended(Err(trouble)),
         };
         // The memory of an HSM wears out: what is there is not written again.
-        if !counting(&listed).any(|object| object.value == value) {
+        if !counting(&listed).any(|object| object.label == label && object.value == value) {
             listed = match self.make_data_object(label, value) {
                 Ok(listed) => listed,
                 Err((trouble, made)) => return self.undo_data(label, value, made, trouble),
             };
         }
-        for (handle, _) in listed.into_iter().filter(|(_, object)| object.value != value) {
+        let is_older = |object: &DataObject| object.label == label && object.value != value;
+        for (handle, _) in listed.into_iter().filter(|(_, object)| is_older(object)) {
             match self.destroy_object(handle) {
                 Ok(()) | Err(Fault::Object(_)) => {}
                 Err(fault) => {
@@ -250,12 +253,13 @@ impl Root<'_> {
     }
 }
 
-/// The objects that count: public ones only where no private one has the same label.
+/// The objects that count: public ones, which take no PIN to make, only on a token that has no private
+/// one of ours, whatever its label. (Each token that takes such is marked with one; a value that was
+/// planted under a label that was not written yet would else speak for the keeper.)
 fn counting(listed: &[Listed]) -> impl Iterator<Item = &DataObject> {
-    let objects = || listed.iter().map(|(_, object)| object);
-    objects().filter(move |object| {
-        object.private || !objects().any(|other| other.private && other.label == object.label)
-    })
+    let takes_private = listed.iter().any(|(_, object)| object.private);
+    let objects = listed.iter().map(|(_, object)| object);
+    objects.filter(move |object| object.private || !takes_private)
 }
 
 fn is_not_known(fault: &Fault) -> bool {

@@ -72,6 +72,24 @@ fn a_new_value_takes_the_place_of_the_old() {
 }
 
 #[test]
+fn what_takes_no_pin_to_plant_counts_for_nothing_under_a_label_that_was_never_written() {
+    let store = Store::new("ksk");
+    let (_state, running) = start(&store);
+    running.tokens.write_data("ksk-a", "founding", b"f").expect("written");
+    let user = store.other_user();
+    plant(&user, LABEL, b"countersign", false, b"9");
+    assert_eq!(read(&running), Vec::<Vec<u8>>::new());
+    let data = running.tokens.survey("ksk-a").expect("survey").data.expect("data objects");
+    assert!(data.iter().all(|object| object.label == "founding"), "{data:?}");
+    // Nor does it stand for what is to be written.
+    write(&running, b"9").expect("written");
+    assert_eq!(read(&running), [b"9"]);
+    write(&running, b"10").expect("written");
+    assert_eq!(read(&running), [b"10"]);
+    assert_eq!(objects(&user).len(), 2, "what was planted went with the older value");
+}
+
+#[test]
 fn what_is_there_is_not_written_again() {
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
@@ -228,10 +246,15 @@ fn everything_is_bounded() {
     plant(&user, LABEL, b"countersign", true, &[1; 4097]);
     let error = running.tokens.read_data("ksk-a", LABEL).expect_err("too large");
     assert!(error.to_string().contains("4097 octets"), "{error}");
-    for number in 0..64u8 {
+    for object in objects(&user) {
+        user.session.destroy_object(object).expect("destroyed");
+    }
+    // In all, since whether there is a private one says which of them count.
+    write(&running, b"1").expect("written");
+    for number in 1..64u8 {
         plant(&user, "many", b"countersign", true, &[number]);
     }
-    assert_eq!(running.tokens.read_data("ksk-a", "many").expect("values").len(), 64);
+    assert_eq!(running.tokens.read_data("ksk-a", "many").expect("values").len(), 63);
     plant(&user, "many", b"countersign", true, b"one more");
     let error = running.tokens.read_data("ksk-a", "many").expect_err("too many");
     assert!(error.to_string().contains("65 data objects"), "{error}");
