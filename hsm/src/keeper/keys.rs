@@ -398,6 +398,10 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
     /// Leave for an operation on a token that is what the ledger says: one that an attach-token motion
     /// replaced stays open under its name until the keeper is restarted.
     fn intend(&self, operation: Operation, under: u64) -> Result<Authorised, Stuck> {
+        // A token that was opened since the round began may have said so.
+        if let Some(why) = self.seals.behind(self.ledger) {
+            return Err(Stuck::Waits(why));
+        }
         if let Operation::Generate { token, .. }
         | Operation::Adopt { token, .. }
         | Operation::Destroy { token, .. } = &operation

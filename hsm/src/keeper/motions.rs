@@ -373,6 +373,12 @@ fn begin_one<H: Hsm + ?Sized>(
     });
     // Withdrawn, frozen or begun meanwhile.
     let Some((quorum, motion)) = quorum else { return Ok(()) };
+    // A token that was opened since the round began may have said so.
+    if !matches!(motion, Motion::NewOrigin { .. })
+        && let Some(why) = seals.behind(ledger)
+    {
+        return Err(Stuck::Waits(why));
+    }
     // The kept checkpoint is of the origin, or by the key, before.
     let is_sealed_anew =
         matches!(motion, Motion::NewOrigin { .. } | Motion::ReplaceAuditKey { .. });

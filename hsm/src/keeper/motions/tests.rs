@@ -340,6 +340,25 @@ fn a_crash_at_any_step_of_a_destruction_is_gone_on_from() {
 }
 
 #[test]
+fn what_a_token_says_in_the_middle_of_a_round_stops_the_rest_of_it() {
+    let scene = Scene::bound(&[[4; 64]]);
+    let waiting = scene.approved(council::set_policy("other", 1, council::policy()));
+    let line = scene.ledger.read(|state| state.zones()[&zone()].line);
+    let here = scene.ledger.read(countersign_policy::ledger::LedgerState::token_state);
+    let mut ahead = here.expect("founded");
+    ahead.size += 1;
+    let said = [ahead.to_canonical()];
+    scene.seals.compare_token(&scene.ledger, "zsk-a", said).expect("readable");
+    let (ledger, hsm, seals) = (&*scene.ledger, &scene.hsm, &*scene.seals);
+    let begun = begin_one(ledger, hsm, seals, &waiting.hash(), NOW);
+    assert!(matches!(begun, Err(Stuck::Waits(_))), "{begun:?}");
+    assert_eq!(status(&scene, &waiting), Status::Open);
+    let made = KeyMaker::new(ledger, hsm, seals, now_s).make(&zone(), KeyRole::Zsk, line);
+    assert!(matches!(made, Err(Stuck::Waits(_))), "{made:?}");
+    assert_eq!(scene.hsm.table().next.len(), 1, "nothing was made");
+}
+
+#[test]
 fn while_the_ledger_is_behind_nothing_begins_but_a_new_origin() {
     let scene = Scene::bound(&[[4; 64]]);
     scene.round();
