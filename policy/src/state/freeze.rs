@@ -61,11 +61,17 @@ impl LedgerState {
         if self.docket.is_used(&freeze.nonce) {
             return Err("its nonce was used before".to_owned());
         }
-        if freeze.not_after < at || freeze.not_after - at > FREEZE_S_MAX {
+        // Both ends by what the ledger knows of time, not by the clock alone: whoever moves that within
+        // what is believed would go on using KSKs and have every freeze refused.
+        let earliest = at.min(self.time_floor());
+        let latest = at.max(self.time.ceiling()).saturating_add(FREEZE_S_MAX);
+        if !(earliest..=latest).contains(&freeze.not_after) {
             return Err(format!(
-                "not-after is {}, and it is {}; expected it within a day from now",
+                "not-after is {}, and it is {}; expected it from {} to {}. hint: sign it anew",
                 time_text(freeze.not_after),
-                time_text(at)
+                time_text(at),
+                time_text(earliest),
+                time_text(latest)
             ));
         }
         if let Scope::Zone(zone) = &freeze.scope
