@@ -15,7 +15,7 @@ use super::keeper::{note, note_of};
 use super::{Bed, Said};
 
 /// A bundle as a file, of these lines and this checkpoint.
-fn write(path: &Path, note: &str, lines: &[Vec<u8>]) {
+pub(super) fn write(path: &Path, note: &str, lines: &[Vec<u8>]) {
     let mut octets = Vec::new();
     let source = lines.iter().map(|line| Ok::<_, ()>(line.clone()));
     bundle::write(&mut octets, note, lines.len() as u64, source).expect("written");

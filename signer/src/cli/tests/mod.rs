@@ -3,6 +3,7 @@
 //! [`countersign_policy::state::LedgerState`] does. Signatures are made by `ssh-keygen`.
 
 mod archive;
+mod insiders;
 mod keeper;
 mod motions;
 mod pages;
