@@ -114,8 +114,14 @@ pub(super) fn verify_file(
 ) -> Result<Verified, Stop> {
     let file =
         File::open(path).map_err(|error| Stop::failed(format!("{}: {error}", path.display())))?;
-    verify_bundle(BufReader::new(file), founding, before)
-        .map_err(|problem| Stop::unsound(format!("{} {problem}", path.display())))
+    verify_bundle(BufReader::new(file), founding, before).map_err(|problem| {
+        let text = format!("{} {problem}", path.display());
+        match problem {
+            // A disk that fails says nothing about the ledger.
+            Unsound::Bundle(BundleError::Io(_)) => Stop::failed(text),
+            _ => Stop::unsound(text),
+        }
+    })
 }
 
 /// What is wrong with a bundle.

@@ -80,7 +80,9 @@ fn told(state: &LedgerState, history: &History, line: &Line) -> Told {
             told.statement = history.begun_at(*begun).map(|(hash, _)| *hash);
             told
         }
-        Entry::TokenMarked { token } => by_keeper(format!("marked token {token}"), None),
+        Entry::TokenMarked { token } => {
+            by_keeper(format!("marked token {}", say::plain(token)), None)
+        }
         Entry::Started { version, binary, .. } => by_keeper(
             format!("started, version {}, binary {}", say::plain(version), say::plain(binary)),
             None,

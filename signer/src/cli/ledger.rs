@@ -14,7 +14,7 @@ use super::desk::Desk;
 use super::end::{End, Stop};
 use super::files::{self, Existing};
 use super::view::{Lines, connect, keeper_stop};
-use super::{attention, audit};
+use super::{attention, audit, say};
 
 /// The keeper's names for its files in `state_dir`.
 const LEDGER_FILE: &str = "ledger.jsonl";
@@ -54,10 +54,22 @@ pub(super) fn run(mut desk: Desk<'_>, verb: LedgerVerb) -> Result<End, Stop> {
 fn list(desk: &mut Desk<'_>, from: u64) -> Result<End, Stop> {
     let mut keeper = connect(&desk.args.ledger_socket)?;
     let (lines, _) = keeper.head().map_err(keeper_stop)?;
-    for line in Lines::new(&mut keeper, from, lines) {
-        // Each is a JSON object already, for people as for programs.
-        desk.out.write_all(&line.map_err(keeper_stop)?)?;
-        desk.out.write_all(b"\n")?;
+    let lines = Lines::new(&mut keeper, from, lines);
+    if desk.json {
+        let parsed = lines.map(|line| {
+            serde_json::from_slice(&line.map_err(keeper_stop)?).map_err(|error| {
+                Stop::unsound(format!("the keeper shows a line that is no JSON: {error}"))
+            })
+        });
+        let parsed: Vec<serde_json::Value> = parsed.collect::<Result<_, Stop>>()?;
+        desk.print(&parsed, |_, _| Ok(()))?;
+        return Ok(End::Fine);
+    }
+    for line in lines {
+        // Each is a JSON object already. Nobody has checked it: a keeper that lies puts into it what moves
+        // a terminal's cursor.
+        let line = line.map_err(keeper_stop)?;
+        writeln!(desk.out, "{}", say::lines(&String::from_utf8_lossy(&line)).replace('\n', "\\n"))?;
     }
     Ok(End::Fine)
 }

@@ -35,6 +35,8 @@ pub(super) struct Kept {
     pub(super) pinned: Option<Hash>,
     /// Changes what an export hands out.
     pub(super) twist: fn(&mut DsExport),
+    /// Changes the lines of an answer.
+    pub(super) lie: fn(&mut Vec<Vec<u8>>),
 }
 
 pub(super) struct TestKeeper {
@@ -46,7 +48,7 @@ impl TestKeeper {
     pub(super) fn start(folder: &Path, world: Option<World>) -> Self {
         let socket = folder.join("ledger.sock");
         let listener = UnixListener::bind(&socket).expect("a socket");
-        let kept = Kept { world, founded: None, pinned: None, twist: |_| {} };
+        let kept = Kept { world, founded: None, pinned: None, twist: |_| {}, lie: |_| {} };
         let kept = Arc::new(Mutex::new(kept));
         let serving = Arc::clone(&kept);
         // It ends with the process: nothing waits for it.
@@ -113,7 +115,9 @@ fn answer(request: LedgerRequest, kept: &mut Kept) -> LedgerResponse {
         (LedgerRequest::Read { from, max, .. }, Some(world)) => {
             let lines = world.lines.iter().skip(from as usize);
             let lines = lines.take(LINES_AT_ONCE.min(max as usize)).map(Line::to_canonical);
-            LedgerResponse::Lines { lines: lines.collect(), cut: false }
+            let mut lines = lines.collect();
+            (kept.lie)(&mut lines);
+            LedgerResponse::Lines { lines, cut: false }
         }
         (LedgerRequest::Submit(submission), Some(world)) => submit(world, submission),
         (LedgerRequest::Checkpoint, Some(world)) => {

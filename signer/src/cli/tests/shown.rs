@@ -134,3 +134,43 @@ fn the_audit_key_is_shown_as_the_founding_has_it() {
     let octets = HEXLOWER.encode(key.public().bytes());
     bed.run(&["survey"]).expect(End::Fine, &format!("{} {octets}", key.public().algorithm()));
 }
+
+#[test]
+fn lines_that_nobody_checked_move_no_terminal() {
+    let bed = Bed::new(World::founded());
+    bed.keeper.kept().lie = |lines| lines[0] = b"{\"a\":\"\x1b[2J\xc2\x9b1A\n\"}".to_vec();
+    let said = bed.run(&["ledger", "list"]).expect(End::Fine, "\\u{1b}[2J\\u{9b}1A");
+    assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
+    assert_eq!(said.lines().count(), bed.keeper.lines(), "{said}");
+    let said = bed.first(&["officer", "list"]);
+    assert!(!said.err.contains(|c: char| c.is_control() && c != '\n'), "{:?}", said.err);
+    said.expect(End::Unsound, "does not hold");
+    bed.run(&["--json", "ledger", "list"]).expect(End::Unsound, "no JSON");
+}
+
+#[test]
+fn a_keeper_that_shows_more_than_it_has_is_not_followed() {
+    let bed = Bed::new(World::founded());
+    bed.keeper.kept().lie = |lines| lines.clear();
+    bed.first(&["officer", "list"]).expect(End::Unreachable, "fewer lines than its head says");
+    bed.keeper.kept().lie = |lines| lines[0] = vec![b'['; 3 << 20];
+    bed.first(&["officer", "list"]).expect(End::Unsound, "does not hold");
+    bed.keeper.kept().lie = |lines| lines.extend(vec![Vec::new(); 1_000]);
+    bed.first(&["officer", "list"]).expect(End::Fine, "alice");
+}
+
+#[test]
+fn the_ledgers_lines_are_one_document() {
+    let bed = Bed::new(World::bound());
+    let said = bed.run(&["--json", "ledger", "list"]).expect(End::Fine, "");
+    let lines: Vec<serde_json::Value> = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(lines.len(), bed.keeper.lines());
+    assert_eq!(lines[1]["seq"], "1");
+}
+
+#[test]
+fn a_disk_that_fails_is_no_ledger_that_lies() {
+    let bed = Bed::new(World::founded());
+    let folder = bed.path("").display().to_string();
+    bed.first(&["audit", "verify", &folder]).expect(End::Failed, "can't be read");
+}
