@@ -8,6 +8,8 @@ use softhsm_tests::files::Copies;
 use softhsm_tests::wait::{SOON, until};
 use softhsm_tests::{story, zones};
 
+/// How the keeper ends that refuses its ledger.
+const EXIT_LEDGER: i32 = 4;
 /// How `countersign` ends when what it is shown does not hold.
 const EXIT_UNSOUND: i32 = 5;
 const ANOTHER_KSK: [&str; 5] = ["generate-key", "--zone", "example.", "--role", "ksk"];
@@ -112,5 +114,44 @@ fn a_token_without_its_mark_is_not_used() {
             ensure!(state != "usable" && reason.contains("mark"), "{state}: {reason}");
             Ok(())
         })
+    });
+}
+
+/// Whoever would rather have other officers takes the ledger away and founds anew: over tokens that carry the
+/// mark of a founding nobody can.
+#[test]
+fn founding_anew_over_live_keys_is_refused() {
+    story(|scratch| {
+        let mut chain = Chain::start(scratch, Plan::default())?;
+        ensure!(chain.keeper.stop()?.success());
+        let whole = Copies::of([chain.keeper.state.as_path()])?;
+        let draft = chain.officers.dir().join("founding.toml").display().to_string();
+        let text = chain.officers.dir().join("anew.founding").display().to_string();
+        let found = ["found", "draft", "--from", &draft, "--out", &text];
+
+        // The checkpoint alone says that there was a ledger.
+        std::fs::remove_file(&chain.keeper.ledger)?;
+        chain.keeper.spawn()?;
+        let status = chain.keeper.wait_for_end(SOON)?;
+        ensure!(status.code() == Some(EXIT_LEDGER), "the keeper ended with {status}");
+        // And so does each token.
+        std::fs::remove_file(chain.keeper.state.join("checkpoint"))?;
+        chain.keeper.start_unfounded()?;
+        let old = chain.officers.founding.take().unwrap_or_default();
+        let said = until("the survey", SOON, || {
+            let said = chain.officers.cli("op", &found)?;
+            ensure!(!said.stderr.contains("being opened"), "{}", said.stderr);
+            Ok(said)
+        })?;
+        ensure!(!said.status.success() && said.stderr.contains(&old), "{said:?}");
+        ensure!(!chain.officers.dir().join("anew.founding").exists());
+        ensure!(chain.served_serial()? == 1);
+        chain.verify_served()?;
+
+        ensure!(chain.keeper.stop()?.success());
+        whole.put_back()?;
+        chain.officers.founding = Some(old);
+        chain.keeper.start()?;
+        chain.officers.carry(&chain.keeper, &ANOTHER_KSK).map(drop)
     });
 }
