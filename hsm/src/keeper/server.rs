@@ -2,7 +2,7 @@
 //! reads the ledger and hands in texts. Threads and blocking reads; every count, size and wait has a bound, so that one peer
 //! can't hold up the other, nor a hundred idle connections the first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -188,7 +188,7 @@ pub fn serve<C: Conversation>(
     conversation: &Arc<C>,
     under_way: &Arc<UnderWay>,
 ) {
-    let open = Arc::new(Mutex::new(BTreeMap::new()));
+    let open = Arc::new(Mutex::new(Places::default()));
     let per_user = match allowed {
         Allowed::User(_) => CONNECTIONS_MAX,
         Allowed::ByFile => CONNECTIONS_PER_USER_MAX,
@@ -204,7 +204,7 @@ pub fn serve<C: Conversation>(
         };
         // Checked before an octet is read.
         let Some(user) = may_speak(&stream, allowed) else { continue };
-        let Some(counted) = Counted::one_more(&open, user, per_user) else {
+        let Some(counted) = Counted::one_more(&open, user, per_user, &stream) else {
             tracing::warn!(uid = user, "too many connections; one more is dropped");
             continue;
         };
@@ -220,38 +220,73 @@ pub fn serve<C: Conversation>(
     }
 }
 
+/// Who holds which places: each user's connections, the oldest first.
+#[derive(Default)]
+struct Places {
+    by_user: BTreeMap<u32, VecDeque<(u64, UnixStream)>>,
+    next: u64,
+}
+
+impl Places {
+    /// A place for one more connection of `user`; `None` if there is none. Where all are taken, whoever
+    /// has fewer than another takes that one's oldest: a few users who stay for good keep nobody from
+    /// freezing.
+    fn take(&mut self, user: u32, per_user: usize, stream: UnixStream) -> Option<u64> {
+        let of_user = self.by_user.get(&user).map_or(0, VecDeque::len);
+        if of_user >= per_user {
+            return None;
+        }
+        if self.by_user.values().map(VecDeque::len).sum::<usize>() >= CONNECTIONS_MAX {
+            let (heaviest, held) = self.by_user.iter_mut().max_by_key(|(_, held)| held.len())?;
+            if held.len() <= of_user + 1 {
+                return None;
+            }
+            let (_, oldest) = held.pop_front()?;
+            tracing::warn!(uid = heaviest, for_uid = user, "all places are taken; one is given on");
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        let id = self.next;
+        self.next += 1;
+        self.by_user.entry(user).or_default().push_back((id, stream));
+        Some(id)
+    }
+
+    fn give_back(&mut self, user: u32, id: u64) {
+        if let Some(held) = self.by_user.get_mut(&user) {
+            held.retain(|(other, _)| *other != id);
+            if held.is_empty() {
+                self.by_user.remove(&user);
+            }
+        }
+    }
+}
+
 /// Gives a connection's place back, however its thread ends.
 struct Counted {
-    open: Arc<Mutex<BTreeMap<u32, usize>>>,
+    open: Arc<Mutex<Places>>,
     user: u32,
+    id: u64,
 }
 
 impl Counted {
-    /// A place, if there is one for this user and at all.
+    /// A place, if there is one for this user.
     fn one_more(
-        open: &Arc<Mutex<BTreeMap<u32, usize>>>,
+        open: &Arc<Mutex<Places>>,
         user: u32,
         per_user: usize,
+        stream: &UnixStream,
     ) -> Option<Self> {
-        let mut by_user = open.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_user = by_user.get(&user).copied().unwrap_or_default();
-        if of_user >= per_user || by_user.values().sum::<usize>() >= CONNECTIONS_MAX {
-            return None;
-        }
-        by_user.insert(user, of_user + 1);
-        Some(Self { open: Arc::clone(open), user })
+        let stream = stream.try_clone().ok()?;
+        let mut places = open.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = places.take(user, per_user, stream)?;
+        Some(Self { open: Arc::clone(open), user, id })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut by_user = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_user.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                by_user.remove(&self.user);
-            }
-        }
+        let mut places = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        places.give_back(self.user, self.id);
     }
 }
 

@@ -90,6 +90,37 @@ fn one_users_idle_connections_leave_places_for_others() {
 }
 
 #[test]
+fn users_who_stay_for_good_keep_nobody_out() {
+    let mut places = Places::default();
+    let ends = std::cell::RefCell::new(Vec::new());
+    let take = |places: &mut Places, user| {
+        let (ours, theirs) = UnixStream::pair().expect("pair");
+        theirs.set_nonblocking(true).expect("set");
+        ends.borrow_mut().push((user, theirs));
+        places.take(user, CONNECTIONS_PER_USER_MAX, ours)
+    };
+    let greedy = 1..=(CONNECTIONS_MAX / CONNECTIONS_PER_USER_MAX) as u32;
+    for user in greedy.clone() {
+        assert!((0..CONNECTIONS_PER_USER_MAX).all(|_| take(&mut places, user).is_some()));
+        assert_eq!(take(&mut places, user), None, "his share");
+    }
+    let officer = 100;
+    let first = take(&mut places, officer).expect("a place for whoever has none");
+    let held: usize = places.by_user.values().map(VecDeque::len).sum();
+    assert_eq!(held, CONNECTIONS_MAX);
+    let cut = |(user, end): &(u32, UnixStream)| {
+        greedy.contains(user) && matches!((&*end).read(&mut [0]), Ok(0))
+    };
+    // The fifth of each greedy user was never let in, and is closed as well.
+    let closed = ends.borrow().iter().filter(|end| cut(end)).count();
+    assert_eq!(closed, 1 + greedy.clone().count(), "one of theirs was given on");
+    assert!((0..2).all(|_| take(&mut places, officer).is_some()));
+    assert_eq!(take(&mut places, officer), None, "nobody has more than he would");
+    places.give_back(officer, first);
+    assert!(take(&mut places, officer).is_some());
+}
+
+#[test]
 fn a_socket_that_cannot_be_given_to_the_group_is_not_opened_to_everyone() {
     let dir = tempfile::tempdir().expect("dir");
     let path = dir.path().join("keeper.sock");
