@@ -9,7 +9,7 @@ use std::process::Command;
 use countersign_policy::KeyRole;
 use countersign_policy::ledger::{Entry, Line, Operation};
 use countersign_policy::motion::{Motion, MotionKind};
-use countersign_policy::officer::Role;
+use countersign_policy::officer::{OfficerKey, Role};
 use countersign_policy::rule::{Group, Rule};
 use countersign_policy::ssh::Namespace;
 use countersign_policy::statement::{Statement, Verb, Verdict};
@@ -215,4 +215,36 @@ fn a_recovery_group_that_does_more_than_recover() {
     forger.world.now += 3 * 86_400;
     forger.begin(&statement);
     refused("a key by the recovery group", &forger, "the recovery group carries generate-key");
+}
+
+#[test]
+fn a_security_key_that_was_to_ask_for_a_pin() {
+    // SSH_SK_USER_PRESENCE_REQD and SSH_SK_USER_VERIFICATION_REQD.
+    for (flags, enough) in [(1, false), (5, true)] {
+        let mut forger = Forger::new(World::bound());
+        let sky = Person::with_security_key("sky", Role::KeyOfficer, flags);
+        let mut officer = sky.officer();
+        officer.keys = officer
+            .keys
+            .into_iter()
+            .map(|key| OfficerKey { verify_required: true, ..key })
+            .collect();
+        let enrol = [(sky.name.clone(), officer)].into();
+        forger.world.meet(sky);
+        let change = Motion::ChangeOfficers { version: 2, retire: [].into(), enrol };
+        let hash = forger.world.propose("olga", change).expect("a proposal");
+        for officer in ["pat", "petra"] {
+            forger.world.approve(officer, hash).expect("an approval");
+        }
+        forger.world.begin(hash).expect("a beginning");
+        let mut forger = Forger::new(forger.world);
+        forger.carry("olga", make_ksk(), &["alice", "sky"]);
+        if enough {
+            for (taken, said) in judged(&forger) {
+                assert!(taken, "{said}");
+            }
+        } else {
+            refused("a signature that nobody was asked for", &forger, "no signature by sky");
+        }
+    }
 }
