@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::AuditKey;
 use crate::key::{from_hex, to_hex};
-use crate::officer::{Roster, RosterError};
+use crate::officer::{Role, Roster, RosterError};
 use crate::rule::{RecoveryRule, RuleError, Rules};
 use crate::text::{Field, PLAIN, Reader, TextError, Writer, escape, is_plain, parts, time_text};
 use crate::tree::Hash;
@@ -112,6 +112,11 @@ pub enum FoundingError {
     /// Not hexadecimal.
     #[error("the foreign key's id {0:?} is not lower-case hexadecimal")]
     ForeignId(String),
+    /// Persons of recovery without a rule have no say: at a founding that is a slip.
+    #[error(
+        "there are persons of the role recovery and no recovery rule; expected both or neither"
+    )]
+    HalfARecovery,
     /// The roster.
     #[error(transparent)]
     Roster(#[from] RosterError),
@@ -224,6 +229,10 @@ impl Founding {
             return Err(FoundingError::ClockDays(self.clock_days));
         }
         self.roster.check()?;
+        let group = self.roster.count(&[Role::Recovery].into(), None);
+        if group > 0 && self.recovery.is_none() {
+            return Err(FoundingError::HalfARecovery);
+        }
         Ok(self.rules.check(&self.roster, self.recovery)?)
     }
 }

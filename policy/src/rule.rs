@@ -116,9 +116,13 @@ pub enum RuleError {
         /// The ordinary m.
         ordinary: usize,
     },
-    /// A rule for recovery without a group, or the other way round.
-    #[error("there are {0} recovery persons and {1} rule for them; expected both or neither")]
-    HalfARecovery(usize, &'static str),
+    /// A rule for recovery without a group. (A group without a rule is powerless: that is how one comes
+    /// and goes, the persons by a change of officers and the rule by a change of rules.)
+    #[error(
+        "there is a recovery rule and nobody of the role recovery. hint: enrol them first; to end it, \
+         take the rule away first"
+    )]
+    NobodyToRecover,
     /// Too short or too long.
     #[error("the recovery delay is {0} s; expected a day to 30 days")]
     RecoveryDelay(u64),
@@ -224,10 +228,10 @@ impl Rules {
         }
         let group = roster.count(&[Role::Recovery].into(), None);
         let Some(recovery) = recovery else {
-            return if group == 0 { Ok(()) } else { Err(RuleError::HalfARecovery(group, "no")) };
+            return Ok(());
         };
         if group == 0 {
-            return Err(RuleError::HalfARecovery(0, "a"));
+            return Err(RuleError::NobodyToRecover);
         }
         if !RECOVERY_DELAY_S.contains(&recovery.delay_s) {
             return Err(RuleError::RecoveryDelay(recovery.delay_s));

@@ -143,6 +143,6 @@ fn a_founding_is_whole() {
             let recovery = arbitrary::officer(Role::Recovery, &[20]);
             f.roster.0.insert(arbitrary::person("heidi"), recovery);
         },
-        "1 recovery persons and no rule",
+        "persons of the role recovery and no recovery rule",
     );
 }

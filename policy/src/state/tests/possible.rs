@@ -45,10 +45,44 @@ fn officers_change_one_version_at_a_time_and_stay_enough() {
     propose(&mut world, motion, "a key belongs to one person");
     let motion = change(&world, &["alice"], &[]);
     propose(&mut world, motion, "so that the loss of one stops nothing");
-    let motion = change(&world, &[], &[&Person::new("rita", Role::Recovery)]);
-    propose(&mut world, motion, "1 recovery persons and no rule");
     let motion = change(&world, &["alice"], &[&dave]);
     propose(&mut world, motion, "allowed");
+}
+
+/// The persons by a change of officers, their rule by a change of rules; until then they have no power.
+#[test]
+fn a_recovery_group_comes_and_goes() {
+    let mut world = World::founded();
+    let group: Vec<Person> = crate::testing::recovery_group();
+    let names: Vec<String> = group.iter().map(|person| person.name.to_string()).collect();
+    let rule = Some(crate::rule::RecoveryRule { persons: 3, delay_s: 2 * 86_400 });
+    let rules = |world: &World, recovery| Motion::ChangeRules {
+        version: world.state.rules_version() + 1,
+        rules: world.state.rules().clone(),
+        recovery,
+    };
+    let early = rules(&world, rule);
+    propose(&mut world, early, "nobody of the role recovery");
+    let enrol = change(&world, &[], &group.iter().collect::<Vec<_>>());
+    world.carry(enrol);
+    group.into_iter().for_each(|person| world.meet(person));
+    let frank = Person::new("frank", Role::KeyOfficer);
+    let motion = change(&world, &[], &[&frank]);
+    let refused = world.propose(&names[0], motion).expect_err("no rule, no power").to_string();
+    assert!(refused.contains("there is no recovery group"), "{refused}");
+    let armed = rules(&world, rule);
+    world.carry(armed);
+    let motion = change(&world, &[], &[&frank]);
+    let hash = world.propose(&names[0], motion).expect("with a rule they may");
+    world.withdraw(&names[0], hash).expect("withdrawn");
+    let everyone: Vec<&str> = names.iter().map(String::as_str).collect();
+    let leave = change(&world, &everyone, &[]);
+    propose(&mut world, leave, "nobody of the role recovery");
+    let disarmed = rules(&world, None);
+    world.carry(disarmed);
+    let leave = change(&world, &everyone, &[]);
+    world.carry(leave);
+    assert_eq!(world.state.roster().count(&[Role::Recovery].into(), None), 0);
 }
 
 #[test]
