@@ -65,7 +65,9 @@ fn a_recovery_group_comes_and_goes() {
     propose(&mut world, early, "nobody of the role recovery");
     let enrol = change(&world, &[], &group.iter().collect::<Vec<_>>());
     world.carry(enrol);
-    group.into_iter().for_each(|person| world.meet(person));
+    for person in group {
+        world.meet(person);
+    }
     let frank = Person::new("frank", Role::KeyOfficer);
     let motion = change(&world, &[], &[&frank]);
     let refused = world.propose(&names[0], motion).expect_err("no rule, no power").to_string();
