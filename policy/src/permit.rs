@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn validity_is_judged_by_the_clock() {
-        let policy = crate::signing::example();
+        let policy = crate::testing::policy();
         let check = |starts: i64, ends: i64, now: u64, expect: &str| {
             let at = |offset: i64| (now.cast_signed() + offset).cast_unsigned() as u32;
             match check_validity(&policy, at(starts), at(ends), now) {

@@ -193,30 +193,12 @@ impl SigningPolicy {
 }
 
 #[cfg(test)]
-pub(crate) fn example() -> SigningPolicy {
-    SigningPolicy {
-        algorithm: Algorithm::EcdsaP256Sha256,
-        rsa_bits: None,
-        keys: KeySplit::KskZsk,
-        ksk_group: "ksk".to_owned(),
-        zsk_group: Some("zsk".to_owned()),
-        denial: Denial::Nsec3,
-        serial: SerialPolicy::Unixtime,
-        dnskey_ttl_s: 3_600,
-        ttl_max_s: 86_400,
-        validity_s: 14 * 86_400,
-        refresh_s: 7 * 86_400,
-        inception_offset_s: 3_600,
-        approval: DnskeyApproval::Standing,
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::policy;
 
     fn check(change: impl FnOnce(&mut SigningPolicy), expect: &str) {
-        let mut policy = example();
+        let mut policy = policy();
         change(&mut policy);
         let error = policy.check("p").expect_err(expect).to_string();
         assert!(error.contains(expect), "{error}");
@@ -224,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_example_is_consistent() {
-        assert_eq!(example().check("p"), Ok(()));
+        assert_eq!(policy().check("p"), Ok(()));
     }
 
     #[test]

@@ -10,10 +10,11 @@ use countersign_policy::ledger::LedgerState;
 use countersign_policy::motion::{Motion, MotionKind, Scope};
 use countersign_policy::officer::{PersonName, Role, Roster};
 use countersign_policy::rule::{Group, RecoveryRule, Rule, Rules};
-use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy, SigningPolicy};
+use countersign_policy::signing::{Denial, KeySplit, SerialPolicy, SigningPolicy};
 use countersign_policy::ssh::{Namespace, Signature};
 use countersign_policy::statement::{Freeze, Statement, Verb, Verdict, Withdrawal};
 use countersign_policy::testing::Person;
+pub use countersign_policy::testing::policy;
 use countersign_policy::{Algorithm, KeyRole, ZoneName};
 
 /// The people of an appliance: oscar proposes, two of kim, kate and ken approve; rita, ruth, rosa and
@@ -144,25 +145,6 @@ pub fn freeze(state: &LedgerState, scope: Scope, by: &Person, now: u64) -> Submi
     };
     let text = freeze.to_text();
     Submission::Freeze { signature: by.sign(Namespace::Freeze, &text), text }
-}
-
-/// A KSK and a ZSK, P-256.
-pub fn policy() -> SigningPolicy {
-    SigningPolicy {
-        algorithm: Algorithm::EcdsaP256Sha256,
-        rsa_bits: None,
-        keys: KeySplit::KskZsk,
-        ksk_group: "ksk".to_owned(),
-        zsk_group: Some("zsk".to_owned()),
-        denial: Denial::Nsec3,
-        serial: SerialPolicy::Unixtime,
-        approval: DnskeyApproval::Standing,
-        dnskey_ttl_s: 3_600,
-        ttl_max_s: 86_400,
-        validity_s: 14 * 86_400,
-        refresh_s: 7 * 86_400,
-        inception_offset_s: 3_600,
-    }
 }
 
 /// A CSK, Ed25519.

@@ -125,7 +125,7 @@ fn what_no_text_can_say_makes_a_text_that_is_refused() {
     for name in ["", "Default", "a b", "a\nversion: 7", "(none)", "\u{430}", &"a".repeat(65)] {
         let (zones, policy) = (arbitrary::zones(&["example."]), name.to_owned());
         refused(Motion::BindZone { zones, policy });
-        let mut policy = crate::signing::example();
+        let mut policy = crate::testing::policy();
         policy.ksk_group = name.to_owned();
         refused(Motion::SetPolicy { name: "default".to_owned(), version: 1, policy });
     }

@@ -136,7 +136,7 @@ pub(crate) fn motions() -> Vec<Motion> {
             enrol: [(person("eve"), eve)].into(),
         },
         Motion::ChangeRules { version: 2, rules: mixed, recovery: Some(recovery) },
-        Motion::SetPolicy { name: name.clone(), version: 1, policy: crate::signing::example() },
+        Motion::SetPolicy { name: name.clone(), version: 1, policy: crate::testing::policy() },
         Motion::BindZone { zones: zones(&["example.", "a\\.b.example."]), policy: name },
         Motion::UnbindZone { zones: zones(&["example."]) },
         Motion::GenerateKey {

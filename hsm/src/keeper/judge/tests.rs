@@ -1,7 +1,7 @@
 //! Items that differ from a valid one in one thing, at random and on purpose.
 
-use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole};
+use countersign_policy::signing::Denial;
 use proptest::prelude::*;
 
 use super::*;
@@ -9,21 +9,7 @@ use super::*;
 const NOW: u64 = 1_800_000_000;
 
 fn policy() -> SigningPolicy {
-    SigningPolicy {
-        algorithm: Algorithm::EcdsaP256Sha256,
-        rsa_bits: None,
-        keys: KeySplit::KskZsk,
-        ksk_group: "ksk".to_owned(),
-        zsk_group: Some("zsk".to_owned()),
-        denial: Denial::Nsec,
-        serial: SerialPolicy::Unixtime,
-        approval: DnskeyApproval::Standing,
-        dnskey_ttl_s: 3_600,
-        ttl_max_s: 86_400,
-        validity_s: 14 * 86_400,
-        refresh_s: 7 * 86_400,
-        inception_offset_s: 3_600,
-    }
+    SigningPolicy { denial: Denial::Nsec, ..countersign_policy::testing::policy() }
 }
 
 fn zone() -> ZoneName {
