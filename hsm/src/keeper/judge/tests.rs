@@ -1,7 +1,7 @@
 //! Items that differ from a valid one in one thing, at random and on purpose.
 
-use countersign_policy::{Algorithm, KeyRole};
 use countersign_policy::signing::Denial;
+use countersign_policy::{Algorithm, KeyRole};
 use proptest::prelude::*;
 
 use super::*;
