@@ -516,18 +516,18 @@ pub(crate) fn founding(council: &Council, hsm: &Fake) -> Founding {
 /// The line that a text would be, as the keeper makes it.
 pub(crate) fn line_of(submission: Submission) -> Signed {
     match submission {
-        Submission::Propose { text, signature } => Signed::Proposed { statement: text, signature },
+        Submission::Propose { text, signature } => Signed::proposed(text, signature),
         Submission::Verdict { text, signature } => {
             let Verdict { verb, officer, checkpoint, statement } =
                 Verdict::parse(&text).expect("a verdict");
             let statement = statement.hash();
-            Signed::Verdict { statement, verb, officer, checkpoint, signature }
+            Signed::verdict(statement, verb, officer, checkpoint, signature)
         }
         Submission::Withdraw { text, signature } => {
             let statement = Withdrawal::parse(&text).expect("a withdrawal").statement;
-            Signed::Withdrawn { statement, signature }
+            Signed::withdrawn(statement, signature)
         }
-        Submission::Freeze { text, signature } => Signed::Frozen { text, signature },
+        Submission::Freeze { text, signature } => Signed::frozen(text, signature),
     }
 }
 

@@ -226,7 +226,8 @@ fn check_pin(ledger: &Ledger, config: &KeeperConfig) -> Result<(), String> {
             Err(format!("[keeper] `founding` pins {pinned}; the ledger is of {founding}"))
         }
         None => Err(format!(
-            "[keeper] `founding` is missing; the ledger is of {founding}. hint: compare that with what              the founders hold, and pin it"
+            "[keeper] `founding` is missing; the ledger is of {founding}. hint: compare that with what \
+             the founders hold, and pin it"
         )),
     }
 }
@@ -294,12 +295,12 @@ fn note_start(ledger: &Ledger, config: &KeeperConfig) {
         .values()
         .map(|token| (token.module.display().to_string(), hash(&token.module)))
         .collect();
-    let note = Note::Started {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        binary: hash(Path::new("/proc/self/exe")),
-        config: to_hex(&sha256(&config.octets)),
+    let note = Note::started(
+        env!("CARGO_PKG_VERSION").to_owned(),
+        hash(Path::new("/proc/self/exe")),
+        to_hex(&sha256(&config.octets)),
         modules,
-    };
+    );
     tracing::info!(started = ?note, "the keeper starts");
     if let Err(error) = ledger.note(note, now_s()) {
         tracing::error!(%error, "zones are signed, KSKs are not used, until the ledger can be written");
@@ -356,11 +357,11 @@ fn note_of(event: Event) -> (KeyId, Note) {
                 %key, token, found,
                 "a token answers for a key with another public key: the key is refused everywhere"
             );
-            (key, Note::KeyConflict { key, token, found })
+            (key, Note::key_conflict(key, token, found))
         }
         Event::Cleared { key } => {
             tracing::warn!(%key, "every token proves the key again");
-            (key, Note::KeyCleared { key })
+            (key, Note::key_cleared(key))
         }
         Event::GroupLost { group, token, call } => {
             tracing::error!(

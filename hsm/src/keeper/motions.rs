@@ -179,7 +179,7 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
                 }
                 marks::mark(hsm, &token, &founding).map_err(|e| Stuck::Waits(e.to_string()))?;
                 ledger
-                    .note(Note::TokenMarked { token }, now_s())
+                    .note(Note::token_marked(token), now_s())
                     .map(|_| ())
                     .map_err(|e| Stuck::Waits(e.to_string()))
             });
@@ -305,7 +305,7 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
         for (begun, reason) in over {
             let (ledger, now_s) = (self.ledger, self.now_s);
             self.attempt(seen, format!("giving up what began at line {begun}"), || {
-                let lapsed = Note::Lapsed { begun, reason };
+                let lapsed = Note::lapsed(begun, reason);
                 ledger.note(lapsed, now_s()).map(|_| ()).map_err(|e| Stuck::Waits(e.to_string()))
             });
         }

@@ -127,24 +127,24 @@ impl<H: Hsm> Service<H> {
             Submission::Propose { text, signature } => {
                 let statement = Statement::parse(&text).map_err(|e| malformed("statement", &e))?;
                 self.check_takes(statement.motion.kind())?;
-                Ok(Signed::Proposed { statement: text, signature })
+                Ok(Signed::proposed(text, signature))
             }
             Submission::Verdict { text, signature } => {
                 let verdict = Verdict::parse(&text).map_err(|e| malformed("verdict", &e))?;
                 self.check_takes(verdict.statement.motion.kind())?;
                 let Verdict { verb, officer, checkpoint, statement } = verdict;
                 let statement = statement.hash();
-                Ok(Signed::Verdict { statement, verb, officer, checkpoint, signature })
+                Ok(Signed::verdict(statement, verb, officer, checkpoint, signature))
             }
             Submission::Withdraw { text, signature } => {
                 let withdrawal =
                     Withdrawal::parse(&text).map_err(|e| malformed("withdrawal", &e))?;
                 self.check_withdrawal(&withdrawal)?;
-                Ok(Signed::Withdrawn { statement: withdrawal.statement, signature })
+                Ok(Signed::withdrawn(withdrawal.statement, signature))
             }
             Submission::Freeze { text, signature } => {
                 Freeze::parse(&text).map_err(|e| malformed("freeze", &e))?;
-                Ok(Signed::Frozen { text, signature })
+                Ok(Signed::frozen(text, signature))
             }
         }
     }

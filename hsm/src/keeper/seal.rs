@@ -206,7 +206,8 @@ impl Seals {
             let used = (seen.officers.version, seen.rules.version);
             if officers < used.0 || rules < used.1 {
                 return Err(format!(
-                    "it goes on from officers version {officers} and rules version {rules}; a token has                      seen versions {} and {}",
+                    "it goes on from officers version {officers} and rules version {rules}; a token has \
+                     seen versions {} and {}",
                     used.0, used.1
                 ));
             }

@@ -52,7 +52,7 @@ pub struct Service<H> {
 /// What was done for a zone; a zone that is not bound has none.
 #[derive(Debug, Default)]
 struct Tally {
-    /// Signatures with zone data since the last [`Note::ZoneSigned`].
+    /// Signatures with zone data since the last [`Note::zone_signed`].
     signatures: BTreeMap<KeyId, u32>,
     ksk_uses: Hourly,
     lines: Hourly,
@@ -445,18 +445,16 @@ impl<H: Hsm> Service<H> {
             std::mem::take(&mut tally.signatures)
         };
         let digest = to_hex(&digest);
-        let note = Note::ZoneSigned { zone: zone.clone(), serial, digest, signatures };
-        match self.ledger.note(note.clone(), now_s) {
+        let note = Note::zone_signed(zone.clone(), serial, digest, signatures.clone());
+        match self.ledger.note(note, now_s) {
             Ok(_) => Ok(Response::Recorded),
             Err(error) => {
                 // The next line that can be written counts these too.
-                if let Note::ZoneSigned { signatures, .. } = note {
-                    let mut tallies = self.tallies();
-                    let kept = &mut tallies.entry(zone).or_default().signatures;
-                    for (key, count) in signatures {
-                        let sum = kept.entry(key).or_default();
-                        *sum = sum.saturating_add(count);
-                    }
+                let mut tallies = self.tallies();
+                let kept = &mut tallies.entry(zone).or_default().signatures;
+                for (key, count) in signatures {
+                    let sum = kept.entry(key).or_default();
+                    *sum = sum.saturating_add(count);
                 }
                 Err(error.into())
             }

@@ -143,7 +143,7 @@ impl<H: Hsm> Unfounded<H> {
             // What fails here is done by the founded keeper.
             match marks::mark(&self.hsm, name, &hash) {
                 Ok(()) => {
-                    let marked = Note::TokenMarked { token: name.clone() };
+                    let marked = Note::token_marked(name.clone());
                     if let Err(error) = self.ledger.note(marked, (self.now_s)()) {
                         tracing::error!(token = name, %error, "its mark is not in the ledger yet");
                     }

@@ -1,5 +1,5 @@
 //! What may be written beside intents and their ends: each sort has a door of its own, so that no
-//! caller can pass off one for another.
+//! caller can pass off one for another. The lines themselves are policy's [`Entry`].
 
 use std::collections::BTreeMap;
 
@@ -10,124 +10,92 @@ use countersign_policy::statement::{StatementHash, Verb};
 use countersign_policy::tree::TreeHead;
 use countersign_policy::{KeyId, ZoneName};
 
-/// Lines that a person's signature carries. Whether it does is for the ledger to judge.
+/// A line that a person's signature carries. Whether it does is for the ledger to judge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Signed {
-    /// See [`Entry::Proposed`].
-    Proposed {
-        /// The statement's text.
-        statement: String,
-        /// The proposer's.
-        signature: Signature,
-    },
-    /// See [`Entry::Verdict`].
-    Verdict {
-        /// About which.
+pub struct Signed(Entry);
+
+impl Signed {
+    /// [`Entry::Proposed`].
+    pub fn proposed(statement: String, signature: Signature) -> Self {
+        Self(Entry::Proposed { statement, signature })
+    }
+
+    /// [`Entry::Verdict`].
+    pub fn verdict(
         statement: StatementHash,
-        /// Yes or no.
         verb: Verb,
-        /// Whose.
         officer: PersonName,
-        /// The ledger as the officer saw it.
         checkpoint: TreeHead,
-        /// The officer's.
         signature: Signature,
-    },
-    /// See [`Entry::Withdrawn`].
-    Withdrawn {
-        /// Which.
-        statement: StatementHash,
-        /// The proposer's.
-        signature: Signature,
-    },
-    /// See [`Entry::Frozen`].
-    Frozen {
-        /// The text.
-        text: String,
-        /// That person's.
-        signature: Signature,
-    },
+    ) -> Self {
+        Self(Entry::Verdict { statement, verb, officer, checkpoint, signature })
+    }
+
+    /// [`Entry::Withdrawn`].
+    pub fn withdrawn(statement: StatementHash, signature: Signature) -> Self {
+        Self(Entry::Withdrawn { statement, signature })
+    }
+
+    /// [`Entry::Frozen`].
+    pub fn frozen(text: String, signature: Signature) -> Self {
+        Self(Entry::Frozen { text, signature })
+    }
 }
 
 impl From<Signed> for Entry {
     fn from(signed: Signed) -> Self {
-        match signed {
-            Signed::Proposed { statement, signature } => Self::Proposed { statement, signature },
-            Signed::Verdict { statement, verb, officer, checkpoint, signature } => {
-                Self::Verdict { statement, verb, officer, checkpoint, signature }
-            }
-            Signed::Withdrawn { statement, signature } => Self::Withdrawn { statement, signature },
-            Signed::Frozen { text, signature } => Self::Frozen { text, signature },
-        }
+        signed.0
     }
 }
 
-/// Lines that neither give leave nor end an operation.
+/// A line that neither gives leave nor ends an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
-    /// See [`Entry::Started`].
-    Started {
-        /// Version of the keeper.
+pub struct Note(Entry);
+
+impl Note {
+    /// [`Entry::Started`].
+    pub fn started(
         version: String,
-        /// SHA-256 of its binary, hexadecimal.
         binary: String,
-        /// SHA-256 of its configuration file, hexadecimal.
         config: String,
-        /// Path and SHA-256 of each PKCS#11 module.
         modules: BTreeMap<String, String>,
-    },
-    /// See [`Entry::TokenMarked`].
-    TokenMarked {
-        /// Its name.
-        token: String,
-    },
-    /// See [`Entry::Lapsed`].
-    Lapsed {
-        /// The line of its beginning.
-        begun: u64,
-        /// What was not done, and why.
-        reason: String,
-    },
-    /// See [`Entry::KeyConflict`].
-    KeyConflict {
-        /// The key that was asked for.
-        key: KeyId,
-        /// The token that answered, by name.
-        token: String,
-        /// What it showed.
-        found: String,
-    },
-    /// See [`Entry::KeyCleared`].
-    KeyCleared {
-        /// The key.
-        key: KeyId,
-    },
-    /// See [`Entry::ZoneSigned`].
-    ZoneSigned {
-        /// The zone.
+    ) -> Self {
+        Self(Entry::Started { version, binary, config, modules })
+    }
+
+    /// [`Entry::TokenMarked`].
+    pub fn token_marked(token: String) -> Self {
+        Self(Entry::TokenMarked { token })
+    }
+
+    /// [`Entry::Lapsed`].
+    pub fn lapsed(begun: u64, reason: String) -> Self {
+        Self(Entry::Lapsed { begun, reason })
+    }
+
+    /// [`Entry::KeyConflict`].
+    pub fn key_conflict(key: KeyId, token: String, found: String) -> Self {
+        Self(Entry::KeyConflict { key, token, found })
+    }
+
+    /// [`Entry::KeyCleared`].
+    pub fn key_cleared(key: KeyId) -> Self {
+        Self(Entry::KeyCleared { key })
+    }
+
+    /// [`Entry::ZoneSigned`].
+    pub fn zone_signed(
         zone: ZoneName,
-        /// Its serial.
         serial: u32,
-        /// Digest of the published version, hexadecimal.
         digest: String,
-        /// Signatures since the last such line, by key.
         signatures: BTreeMap<KeyId, u32>,
-    },
+    ) -> Self {
+        Self(Entry::ZoneSigned { zone, serial, digest, signatures })
+    }
 }
 
 impl From<Note> for Entry {
     fn from(note: Note) -> Self {
-        match note {
-            Note::Started { version, binary, config, modules } => {
-                Self::Started { version, binary, config, modules }
-            }
-            Note::TokenMarked { token } => Self::TokenMarked { token },
-            Note::Lapsed { begun, reason } => Self::Lapsed { begun, reason },
-            Note::KeyConflict { key, token, found } => Self::KeyConflict { key, token, found },
-            Note::KeyCleared { key } => Self::KeyCleared { key },
-            Note::ZoneSigned { zone, serial, digest, signatures } => {
-                Self::ZoneSigned { zone, serial, digest, signatures }
-            }
-        }
+        note.0
     }
 }

@@ -276,7 +276,7 @@ fn a_full_disk_stops_intents_and_loses_no_outcome() {
     while full.write_all(&[0; 512]).is_ok() {}
     // What is left of the ledger's own page is used up too.
     let mut lines = ledger.head().0;
-    let note = || Note::KeyCleared { key: public(1).id() };
+    let note = || Note::key_cleared(public(1).id());
     while ledger.note(note(), NOW).is_ok() {
         lines += 1;
     }

@@ -133,7 +133,7 @@ fn what_can_not_be_done_by_its_finish_by_is_given_up() {
     // Day by day, as lines are written.
     for day in 1..=15 {
         set_clock(NOW + day * 86_400);
-        scene.ledger.note(Note::KeyCleared { key: key_there(&scene) }, now_s()).expect("a line");
+        scene.ledger.note(Note::key_cleared(key_there(&scene)), now_s()).expect("a line");
     }
     scene.hsm.table().away = false;
     scene.hsm.table().next.push([1; 64]);

@@ -16,7 +16,7 @@ fn sealed(scene: &Scene) -> Result<(), String> {
 }
 
 fn more(scene: &Scene) {
-    scene.ledger.note(Note::KeyCleared { key: key(scene) }, NOW).expect("a line");
+    scene.ledger.note(Note::key_cleared(key(scene)), NOW).expect("a line");
 }
 
 fn key(scene: &Scene) -> KeyId {
@@ -135,10 +135,7 @@ fn a_forked_ledger_is_caught_although_it_is_longer() {
     scene.restart();
     for _ in 0..5 {
         let (token, found) = ("zsk-a".to_owned(), "another key".to_owned());
-        scene
-            .ledger
-            .note(Note::KeyConflict { key: key(&scene), token, found }, NOW)
-            .expect("a line");
+        scene.ledger.note(Note::key_conflict(key(&scene), token, found), NOW).expect("a line");
     }
     scene.hsm.table().data = states;
     scene.restart();

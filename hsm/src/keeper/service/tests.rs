@@ -127,8 +127,7 @@ fn a_second_that_passes_while_a_ksk_waits_for_its_turn_is_no_clock_set_back() {
     let act = move || {
         set_clock(NOW + 1);
         let digest = "00".repeat(32);
-        let note =
-            Note::ZoneSigned { zone: zone(), serial: 1, digest, signatures: BTreeMap::new() };
+        let note = Note::zone_signed(zone(), 1, digest, BTreeMap::new());
         ledger.note(note, NOW + 1).expect("written");
     };
     served.service.hsm().table().meanwhile = Some(("key-status", Box::new(act)));
