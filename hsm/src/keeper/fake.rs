@@ -60,6 +60,8 @@ pub(crate) struct Table {
     pub(crate) objects: BTreeMap<String, Option<PublicKey>>,
     /// Keys of another tool, by their id.
     pub(crate) foreign: BTreeMap<KeyId, PublicKey>,
+    /// Those can be taken out of their token.
+    pub(crate) leaks: bool,
     pub(crate) expected: BTreeMap<KeyId, ExpectedKey>,
     /// The keys that it makes, the first last; then it is full.
     pub(crate) next: Vec<[u8; 64]>,
@@ -271,7 +273,11 @@ impl Hsm for Fake {
             label,
             cka_id: vec![0xab, 0xcd],
             public,
-            private: PrivateAttributes::default(),
+            private: PrivateAttributes {
+                sensitive: Some(true),
+                extractable: Some(table.leaks),
+                ..PrivateAttributes::default()
+            },
         }))
     }
 

@@ -28,7 +28,7 @@ use super::door::Hsm;
 use super::marks;
 use super::seal::Seals;
 use crate::ledger::{Authorised, Ledger, WriteError};
-use crate::pkcs11::{ExpectedKey, FoundObject, HsmError, KeyIdentity};
+use crate::pkcs11::{ExpectedKey, FoundObject, FoundPair, HsmError, KeyIdentity};
 
 /// Why something was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +81,23 @@ pub fn expected_key(id: &KeyId, record: &KeyRecord) -> ExpectedKey {
         group: record.group.clone(),
         conflicted: record.conflict.is_some(),
     }
+}
+
+/// None of our keys can leave its token, adopted ones neither. One that can may have left it already.
+fn stays_inside(pair: &FoundPair) -> Result<(), String> {
+    let private = &pair.private;
+    let shown = |value: Option<bool>| value.map_or("not told".to_owned(), |yes| yes.to_string());
+    if (private.sensitive, private.extractable) == (Some(true), Some(false)) {
+        return Ok(());
+    }
+    Err(format!(
+        "the private key `{}` is not kept inside its token: CKA_SENSITIVE is {}, CKA_EXTRACTABLE is {}; \
+         expected true and false. hint: the token's own tools may set them so, once (PKCS#11 2.40 \
+         §4.9); whether the key has left before, only its people know",
+        pair.label,
+        shown(private.sensitive),
+        shown(private.extractable)
+    ))
 }
 
 impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
@@ -139,9 +156,8 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
         under: u64,
     ) -> Result<(), Stuck> {
         let found = self.hsm.find_by_key(token, key).map_err(Stuck::waits)?;
-        if found.is_none() {
-            return Err(Stuck::Waits(format!("token `{token}` has no key {key}")));
-        }
+        let pair = found.ok_or(Stuck::Waits(format!("token `{token}` has no key {key}")))?;
+        stays_inside(&pair).map_err(Stuck::Waits)?;
         let (zone, token_name, key) = (zone.clone(), token.to_owned(), *key);
         let operation = Operation::Adopt { zone, role, token: token_name, key };
         let leave = self.intend(operation.clone(), under)?;
@@ -163,6 +179,9 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
             Err(error @ HsmError::NotAPair { .. }) => return fail(error.to_string()),
             Err(error) => return Err(Stuck::waits(error)),
         };
+        if let Err(why) = stays_inside(&pair) {
+            return fail(why);
+        }
         let group = self.ledger.read(|state| state.tokens().get(token).map(|t| t.group.clone()));
         let group = group.ok_or(Stuck::waits("the token is not here"))?;
         let expected = ExpectedKey {

@@ -178,6 +178,11 @@ fn a_key_of_another_tool_is_adopted_by_what_it_is() {
     assert!(unfinished[0].why.contains("has no key"), "{unfinished:?}");
     assert_eq!(scene.lines(), lines, "no intent for what is not there");
     scene.hsm.table().foreign.insert(key, public);
+    scene.hsm.table().leaks = true;
+    let unfinished = scene.round();
+    assert!(unfinished[0].why.contains("CKA_EXTRACTABLE"), "{unfinished:?}");
+    assert_eq!(scene.lines(), lines, "nor for what may have left its token");
+    scene.hsm.table().leaks = false;
     assert_eq!(scene.round(), []);
     let record = scene.ledger.read(|state| state.keys()[&key].clone());
     assert_eq!((record.label.as_str(), record.cka_id.as_deref()), ("other-tool", Some("abcd")));
