@@ -7,10 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use countersign_policy::ds::{CDNSKEY_DELETE, CDS_DELETE, Delegation};
 use countersign_policy::key::to_hex;
 use countersign_policy::ledger::{CdsType, LedgerState, Operation, Outcome};
-use countersign_policy::state::CdsContent;
 use countersign_policy::{KeyId, KeyRole, PublicKey, ZoneName};
 
 use super::door::Hsm;
@@ -24,36 +22,6 @@ use crate::protocol::{Refusal, RefusalKind};
 /// its end; this many leave room for restarts and tests, and keep a stolen daemon from filling the
 /// ledger.
 pub const KSK_USES_MAX: u32 = 120;
-
-/// RDATAs of the two RRsets that speak to the parent.
-pub struct ToParent {
-    /// CDS.
-    pub cds: BTreeSet<Vec<u8>>,
-    /// CDNSKEY.
-    pub cdnskey: BTreeSet<Vec<u8>>,
-}
-
-impl ToParent {
-    /// What a motion approved, as RDATA.
-    pub fn of(state: &LedgerState, zone: &ZoneName, content: &CdsContent) -> Result<Self, Refusal> {
-        let CdsContent::Keys { keys, digests } = content else {
-            let (cds, cdnskey) = ([CDS_DELETE.to_vec()].into(), [CDNSKEY_DELETE.to_vec()].into());
-            return Ok(Self { cds, cdnskey });
-        };
-        let published = |id: &KeyId| {
-            let record = state.keys().get(id)?;
-            Some((record.role, record.public.clone()?))
-        };
-        let known: Option<Vec<(KeyRole, PublicKey)>> = keys.iter().map(published).collect();
-        let known = known.ok_or_else(|| Refusal {
-            kind: RefusalKind::Unknown,
-            detail: format!("a key that the CDS of {zone} names is here no longer"),
-        })?;
-        let told = Delegation::new(zone.clone(), known, digests)
-            .map_err(|e| Refusal { kind: RefusalKind::Forbidden, detail: e.to_string() })?;
-        Ok(Self { cds: told.cds_rdata(), cdnskey: told.cdnskey_rdata() })
-    }
-}
 
 /// What is to be signed.
 struct Order {
@@ -176,12 +144,11 @@ fn ordered(state: &LedgerState, operation: &Operation, now_s: u64) -> Result<Ord
         }
         Operation::SignCds { rrset, .. } => {
             let grant = state.cds(zone, now_s).ok_or_else(|| no_cds(zone))?;
-            let told = ToParent::of(state, zone, &grant.content)?;
             let rdatas = match rrset {
-                CdsType::Cds => told.cds,
-                CdsType::Cdnskey => told.cdnskey,
+                CdsType::Cds => &grant.cds,
+                CdsType::Cdnskey => &grant.cdnskey,
             };
-            let tbs = judge::build_cds_tbs(zone, *rrset, &rdatas, by, ttl_s, times);
+            let tbs = judge::build_cds_tbs(zone, *rrset, rdatas, by, ttl_s, times);
             (BTreeSet::new(), tbs)
         }
         _ => return Err(unknown(signer)),

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use countersign_policy::key::to_hex;
 use countersign_policy::key_state::Stage;
 use countersign_policy::ledger::{LedgerError, LedgerState, Operation};
-use countersign_policy::state::CDS_VALIDITY_S;
+use countersign_policy::state::CdsGrant;
 use countersign_policy::{KeyId, ZoneName};
 
 use super::config::KeeperConfig;
 use super::door::Hsm;
 use super::judge::{self, KeyInUse};
-use super::ksk::{KSK_USES_MAX, ToParent};
+use super::ksk::KSK_USES_MAX;
 use super::motions::Unfinished;
 use super::papers::{Asked, EXPORTS_AN_HOUR_MAX};
 use super::reader;
@@ -292,7 +292,7 @@ impl<H: Hsm> Service<H> {
                 policy: policy.clone(),
                 keys,
                 dnskey_until: set.until,
-                cds: cds_order(state, zone, now_s)?,
+                cds: state.cds(zone, now_s).map(cds_order),
             }))
         })
     }
@@ -467,20 +467,14 @@ impl<H: Hsm> Service<H> {
 }
 
 /// CDS and CDNSKEY that a zone is to have now.
-fn cds_order(
-    state: &LedgerState,
-    zone: &ZoneName,
-    now_s: u64,
-) -> Result<Option<CdsOrder>, Refusal> {
-    let Some(grant) = state.cds(zone, now_s) else { return Ok(None) };
-    let told = ToParent::of(state, zone, &grant.content)?;
-    let sorted = |rdatas: BTreeSet<Vec<u8>>| rdatas.into_iter().collect();
-    Ok(Some(CdsOrder {
-        cds: sorted(told.cds),
-        cdnskey: sorted(told.cdnskey),
+fn cds_order(grant: &CdsGrant) -> CdsOrder {
+    let sorted = |rdatas: &BTreeSet<Vec<u8>>| rdatas.iter().cloned().collect();
+    CdsOrder {
+        cds: sorted(&grant.cds),
+        cdnskey: sorted(&grant.cdnskey),
         until: grant.until,
-        validity_s: grant.validity_s.min(CDS_VALIDITY_S),
-    }))
+        validity_s: grant.validity_s,
+    }
 }
 
 /// A zone that is not signed here.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::begin::{Quorum, Running, Step};
 use super::propose::Status;
-use super::zones::{Binding, CDS_VALIDITY_S, CdsContent, CdsGrant, DsGrant, ExplicitSet};
+use super::zones::{Binding, CDS_VALIDITY_S, CdsGrant, DsGrant, ExplicitSet};
 use super::{LedgerState, Lost};
-use crate::ds::{Ds, DsDigest};
+use crate::ds::{CDNSKEY_DELETE, CDS_DELETE, Delegation, DsDigest};
 use crate::key::{KeyId, PublicKey};
 use crate::key_state::Stage;
 use crate::motion::{Motion, Scope};
@@ -90,10 +90,15 @@ impl LedgerState {
                 self.grant_ds(line, until, zone, keys, digests);
             }
             Motion::PublishCds { zone, keys, digests } => {
-                let (keys, digests) = (keys.clone(), digests.clone());
-                self.grant_cds(line, until, zone, CdsContent::Keys { keys, digests });
+                if let Some(told) = self.delegation(zone, keys, digests) {
+                    let rdata = (told.cds_rdata(), told.cdnskey_rdata());
+                    self.grant_cds(line, until, zone, keys.clone(), rdata);
+                }
             }
-            Motion::DeleteDs { zone } => self.grant_cds(line, until, zone, CdsContent::Delete),
+            Motion::DeleteDs { zone } => {
+                let rdata = ([CDS_DELETE.to_vec()].into(), [CDNSKEY_DELETE.to_vec()].into());
+                self.grant_cds(line, until, zone, BTreeSet::new(), rdata);
+            }
             Motion::AttachToken { name, identity } => {
                 // Another token under an old name carries no mark yet.
                 self.marked.remove(name);
@@ -176,8 +181,7 @@ impl LedgerState {
         {
             grant.until = 0;
         }
-        let names_it = |grant: &CdsGrant| matches!(&grant.content, CdsContent::Keys { keys, .. } if keys.iter().any(&leaves));
-        if self.cds.get(zone).is_some_and(names_it) {
+        if self.cds.get(zone).is_some_and(|grant| grant.keys.iter().any(&leaves)) {
             self.cds.remove(zone);
         }
     }
@@ -201,6 +205,22 @@ impl LedgerState {
         self.tokens_of(&group).map(step).collect()
     }
 
+    /// What the parent is told of these keys. They are active, so their public halves are here; for
+    /// keys of which that is not so there is nothing to tell.
+    fn delegation(
+        &self,
+        zone: &ZoneName,
+        keys: &BTreeSet<KeyId>,
+        digests: &BTreeSet<DsDigest>,
+    ) -> Option<Delegation> {
+        let public = |id: &KeyId| {
+            let record = self.keys().get(id)?;
+            Some((record.role, record.public.clone()?))
+        };
+        let publics: Vec<_> = keys.iter().map(public).collect::<Option<_>>()?;
+        Delegation::new(zone.clone(), publics, digests).ok()
+    }
+
     fn grant_ds(
         &mut self,
         begun: u64,
@@ -209,21 +229,21 @@ impl LedgerState {
         keys: &BTreeSet<KeyId>,
         digests: &BTreeSet<DsDigest>,
     ) {
-        let records = keys.iter().filter_map(|id| self.keys().get(id));
-        let publics = records.filter_map(|key| Some((key.role, key.public.clone()?)));
-        let rdata = publics
-            .flat_map(|(role, public)| {
-                let ds = |digest: &DsDigest| Ds::new(zone, role, &public, *digest).rdata();
-                digests.iter().map(ds).collect::<Vec<_>>()
-            })
-            .collect();
-        let (keys, digests) = (keys.clone(), digests.clone());
+        let Some(told) = self.delegation(zone, keys, digests) else { return };
+        let (keys, digests, rdata) = (keys.clone(), digests.clone(), told.cds_rdata());
         self.ds.insert(zone.clone(), DsGrant { begun, keys, digests, until, rdata });
     }
 
-    fn grant_cds(&mut self, begun: u64, until: u64, zone: &ZoneName, content: CdsContent) {
+    fn grant_cds(
+        &mut self,
+        begun: u64,
+        until: u64,
+        zone: &ZoneName,
+        keys: BTreeSet<KeyId>,
+        (cds, cdnskey): (BTreeSet<Vec<u8>>, BTreeSet<Vec<u8>>),
+    ) {
         let validity_s = self.policy_of(zone).map_or(CDS_VALIDITY_S, |policy| policy.validity_s);
         let validity_s = validity_s.min(CDS_VALIDITY_S);
-        self.cds.insert(zone.clone(), CdsGrant { begun, content, until, validity_s });
+        self.cds.insert(zone.clone(), CdsGrant { begun, keys, cds, cdnskey, until, validity_s });
     }
 }

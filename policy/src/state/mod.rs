@@ -49,7 +49,7 @@ pub use propose::{
 };
 pub use time::{ClockFault, DAY_S};
 pub use token::{TokenState, TokenStateFault, Versioned};
-pub use zones::{Binding, CDS_VALIDITY_S, CdsContent, CdsGrant, DnskeySet, DsGrant};
+pub use zones::{Binding, CDS_VALIDITY_S, CdsGrant, DnskeySet, DsGrant};
 
 use self::begin::Running;
 use self::keys::Keys;

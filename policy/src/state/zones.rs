@@ -78,27 +78,17 @@ pub struct DsGrant {
     pub rdata: BTreeSet<Vec<u8>>,
 }
 
-/// What CDS and CDNSKEY say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CdsContent {
-    /// These keys.
-    Keys {
-        /// The keys that they name.
-        keys: BTreeSet<KeyId>,
-        /// CDS: with which digests.
-        digests: BTreeSet<DsDigest>,
-    },
-    /// The delete form (RFC 8078 §4).
-    Delete,
-}
-
 /// Leave to publish CDS and CDNSKEY: the newest of a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CdsGrant {
     /// The line of `Begun`.
     pub begun: u64,
-    /// What they say.
-    pub content: CdsContent,
+    /// The keys that they name: none in the delete form (RFC 8078 §4).
+    pub keys: BTreeSet<KeyId>,
+    /// RDATA of the CDS RRset.
+    pub cds: BTreeSet<Vec<u8>>,
+    /// RDATA of the CDNSKEY RRset.
+    pub cdnskey: BTreeSet<Vec<u8>>,
     /// Published, and signed for, no longer; in seconds since 1970.
     pub until: u64,
     /// From now to the expiration of their signatures, at most.

@@ -9,7 +9,7 @@ use crate::ledger::{CdsType, Entry, Operation, Outcome};
 use crate::motion::{Motion, Scope};
 use crate::permit::Denied;
 use crate::signing::DnskeyApproval;
-use crate::state::{CDS_VALIDITY_S, CdsContent, DAY_S};
+use crate::state::{CDS_VALIDITY_S, DAY_S};
 use crate::testing::{World, policy, zone};
 
 /// The active KSK and the ZSK.
@@ -258,7 +258,8 @@ fn cds_are_signed_as_long_as_they_are_approved_and_briefly() {
     let error = world.state.allows(&old, begun, world.now).expect_err("old").to_string();
     assert!(error.contains(&format!("are signed under line {deleted}")), "{error}");
     let grant = world.state.cds(&zone(), world.now).expect("a grant");
-    assert_eq!(grant.content, CdsContent::Delete);
+    assert_eq!(grant.cds, [crate::ds::CDS_DELETE.to_vec()].into());
+    assert_eq!(grant.cdnskey, [crate::ds::CDNSKEY_DELETE.to_vec()].into());
     // Its signatures end when it ends.
     world.now += 13 * DAY_S;
     check(&world, &sign_cds(&world, ksk), "what was approved ends in 86400 s");
