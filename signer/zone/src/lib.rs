@@ -14,6 +14,7 @@ pub(crate) mod bitmap;
 pub mod cds;
 pub(crate) mod compose;
 pub mod cuts;
+pub mod difference;
 pub mod name;
 pub(crate) mod nsec;
 pub(crate) mod nsec3;

@@ -218,6 +218,11 @@ impl<'a> Node<'a> {
         self.rrsets().find(|rrset| rrset.rtype >= rtype).filter(|rrset| rrset.rtype == rtype)
     }
 
+    /// Whether all of it is the same, octet for octet.
+    pub(crate) fn same_octets(&self, other: &Node<'_>) -> bool {
+        self.bytes == other.bytes
+    }
+
     /// Whether it has an RRset of the type.
     pub fn has(&self, rtype: Rtype) -> bool {
         self.rrset(rtype).is_some()

@@ -57,12 +57,12 @@ impl Page {
         self.counts
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.starts.len()
     }
 
     /// The node at a position below `len`.
-    pub(super) fn node(&self, at: usize) -> Node<'_> {
+    pub(crate) fn node(&self, at: usize) -> Node<'_> {
         let mut rest = Reader(&self.bytes[self.starts[at] as usize..]);
         // Every page was checked when it was made; an empty node stands for the impossible.
         rest.node().unwrap_or(Node { bytes: &[], key: &[], owner: &[0], rrsets: &[] })
