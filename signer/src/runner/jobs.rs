@@ -21,8 +21,8 @@ use crate::clock::now_s;
 pub(super) enum Held {
     /// As it came.
     Received(ReceivedZone),
-    /// Admitted under this bound on TTLs.
-    Admitted(Arc<AdmittedZone>, u32),
+    /// Admitted.
+    Admitted(Arc<AdmittedZone>),
 }
 
 /// How a piece of work ended.
@@ -114,8 +114,8 @@ impl SignJob {
         };
         let dnssec = self.settings.incoming_dnssec;
         let admitted = match held {
-            Some(Held::Admitted(admitted, ttl_max_s))
-                if ttl_max_s == signing.params.policy.ttl_max_s =>
+            Some(Held::Admitted(admitted))
+                if *admitted.params() == pipeline::admission(dnssec, &signing) =>
             {
                 Ok(admitted)
             }
@@ -127,7 +127,7 @@ impl SignJob {
                     .map(Arc::new)
             }
             // Admitted under another policy: the primary is asked for it again.
-            Some(Held::Admitted(..)) => Err(Failure::new(
+            Some(Held::Admitted(_)) => Err(Failure::new(
                 FailureKind::Admission,
                 "the policy changed after the data was admitted; it is fetched again",
             )),
@@ -166,15 +166,17 @@ impl SignJob {
             .computing(move || pipeline::admit_again(&version, incoming, &for_admission))
             .await;
         match admitted {
-            Ok(admitted) => self.sign(Arc::new(admitted), signing, why).await,
+            Ok(admitted) => {
+                log_notes(admitted.notes());
+                self.sign(Arc::new(admitted), signing, why).await
+            }
             Err(failure) => Outcome::SignFailed { failure, held: None, signing: Some(signing) },
         }
     }
 
     async fn sign(self, admitted: Arc<AdmittedZone>, signing: Signing, why: Why) -> Outcome {
         let incoming_serial = admitted.serial();
-        let ttl_max_s = signing.params.policy.ttl_max_s;
-        let held = (why == Why::NewData).then(|| Held::Admitted(admitted.clone(), ttl_max_s));
+        let held = (why == Why::NewData).then(|| Held::Admitted(admitted.clone()));
         match self.steps(admitted, &signing, why).await {
             Ok(Made { version, saying, withheld }) => Outcome::Signed(Box::new(Signed {
                 version,
@@ -309,6 +311,15 @@ fn log_notes(notes: &Notes) {
         tracing::warn!(rrsets = notes.unequal_ttls, "RRsets with unequal TTLs took the lowest");
         for lowered in &notes.lowered {
             tracing::warn!(%lowered, "unequal TTLs");
+        }
+    }
+    if notes.capped > 0 {
+        tracing::warn!(
+            values = notes.capped,
+            "values that signatures might not outlive are capped"
+        );
+        for capped in &notes.capped_first {
+            tracing::warn!(%capped, "capped");
         }
     }
 }

@@ -8,7 +8,7 @@ use countersign_hsm::client::{CdsSigning, Client, ClientError, DnskeyOrder};
 use countersign_hsm::protocol::{BATCH_MAX, Refusal, RefusalKind};
 use countersign_policy::ledger::CdsType;
 use countersign_policy::{KeyId, ZoneName};
-use countersign_zone::admit::{AdmissionParams, IncomingDnssec, admit};
+use countersign_zone::admit::{AdmissionParams, BeyondWindow, IncomingDnssec, admit};
 use countersign_zone::plan::{PlanError, PlannedZone, Task, plan};
 use countersign_zone::receive::{Bounds, CLASS_IN, ReceivedZone, Receiver};
 use countersign_zone::serial::{SerialError, next_serial};
@@ -37,19 +37,28 @@ impl Failure {
     }
 }
 
+/// What new data is admitted under.
+pub(super) fn admission(dnssec: IncomingDnssec, signing: &Signing) -> AdmissionParams {
+    AdmissionParams { dnssec, ..AdmissionParams::under(&signing.params.policy) }
+}
+
 /// Admits what a primary sent.
 pub(super) fn admit_received(
     received: ReceivedZone,
     dnssec: IncomingDnssec,
     signing: &Signing,
 ) -> Result<AdmittedZone, Failure> {
-    let params = AdmissionParams { dnssec, ttl_max_s: signing.params.policy.ttl_max_s };
-    admit(received, &params).map_err(|refusal| Failure::new(FailureKind::Admission, refusal))
+    admit(received, &admission(dnssec, signing))
+        .map_err(|refusal| Failure::new(FailureKind::Admission, refusal))
 }
 
 /// The primary's data again, from the version that was made of it: the same records without
 /// ours, under the primary's serial. So a refresh needs neither the primary nor a second copy on
 /// disk, after a restart as before it.
+///
+/// Values that signatures would not outlive under the policy of today are capped, whatever the zone's
+/// setting says of new data: these are out already, and to refuse them would only let their
+/// signatures expire.
 pub(super) fn admit_again(
     version: &VerifiedZone,
     incoming_serial: u32,
@@ -73,7 +82,11 @@ pub(super) fn admit_again(
             }
         }
     }
-    admit_received(receiver.finish().map_err(fail)?, IncomingDnssec::Strip, signing)
+    let params = AdmissionParams {
+        beyond: BeyondWindow::Cap,
+        ..AdmissionParams::under(&signing.params.policy)
+    };
+    admit(receiver.finish().map_err(fail)?, &params).map_err(fail)
 }
 
 /// The serial is the first of the five numbers that end SOA RDATA (RFC 1035 §3.3.13).

@@ -143,7 +143,7 @@ async fn serve(
 
 fn soa(serial: u32) -> Vec<u8> {
     let mut rdata = b"\x02ns\x07example\x00\x01h\x07example\x00".to_vec();
-    for number in [serial, 3_600, 600, 86_400, 60] {
+    for number in [serial, 3_600, 600, 3_600, 60] {
         rdata.extend(number.to_be_bytes());
     }
     rdata

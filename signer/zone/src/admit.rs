@@ -2,16 +2,17 @@
 //! is to blame. Rules of RFC 1034 §3.6 and §4.2, RFC 2181 §5 and §10, RFC 4034, RFC 4035 §2,
 //! RFC 6672 §2.
 
-use countersign_policy::ZoneName;
+use countersign_policy::{SigningPolicy, ZoneName};
 
-use crate::admitted::{AdmittedZone, LoweredTtl, Notes, TTL_NOTES_MAX};
+use crate::admitted::{AdmittedZone, LoweredTtl, NOTES_NAMED_MAX, Notes};
 use crate::cuts::{Standing, standings};
 use crate::name::{self, Name};
-use crate::packed::{Builder, Node, Packed, Rrset};
+use crate::packed::{Builder, Node, Packed};
 use crate::rdata;
 use crate::receive::{Arena, ReceivedZone, Record};
 use crate::refusal::{Fault, Refusal};
 use crate::rtype::Rtype;
+use crate::window;
 
 /// What becomes of DNSSEC records that the primary sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,15 @@ pub enum IncomingDnssec {
     Refuse,
 }
 
+/// What becomes of a TTL, or an SOA expire, that signatures would not be certain to outlive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeyondWindow {
+    /// The zone is refused.
+    Refuse,
+    /// It goes out with the highest value that they bear, and that is noted.
+    Cap,
+}
+
 /// The settings of admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionParams {
@@ -29,6 +39,29 @@ pub struct AdmissionParams {
     pub dnssec: IncomingDnssec,
     /// Highest TTL of an RRset that is to be signed.
     pub ttl_max_s: u32,
+    /// Highest SOA expire.
+    pub expire_max_s: u32,
+    /// Values beyond those two.
+    pub beyond: BeyondWindow,
+}
+
+impl AdmissionParams {
+    /// What a policy can bear; more is refused. DNSSEC records of the primary's are left out.
+    ///
+    /// At least `refresh_s` is left of every signature that is out. A secondary that loses us goes on
+    /// serving for as long as SOA expire says after it last heard from us, so expire may be no longer
+    /// than that (RFC 6781 §4.4.1 wants expire well below the validity for the same reason). Caches
+    /// do not add to it: a validator keeps nothing beyond its signature's end (RFC 4035 §5.3.3).
+    /// Answers that deny are cached for the lesser of the SOA's TTL and its MINIMUM (RFC 9077 §3),
+    /// which is within `ttl_max_s` where the SOA's TTL is.
+    pub fn under(policy: &SigningPolicy) -> Self {
+        Self {
+            dnssec: IncomingDnssec::Strip,
+            ttl_max_s: policy.ttl_max_s,
+            expire_max_s: policy.refresh_s,
+            beyond: BeyondWindow::Refuse,
+        }
+    }
 }
 
 /// Octets of an RRset in one DNS message (RFC 1035 §4.2.2): a larger one can't be served.
@@ -47,8 +80,9 @@ pub fn admit(received: ReceivedZone, params: &AdmissionParams) -> Result<Admitte
     let records = sorted(&mut arena, &apex, params.dnssec, &mut notes)?;
     let records = pack(&arena, &records, &mut notes)?;
     let serial = check_apex(&records, &apex)?;
-    check_names(&records, &apex, params.ttl_max_s)?;
-    Ok(AdmittedZone { apex, serial, records, notes })
+    check_names(&records, &apex)?;
+    let within = window::bring_within(&records, &apex, params, &mut notes)?;
+    Ok(AdmittedZone { apex, serial, records: within, uncapped: records, notes, params: *params })
 }
 
 /// The records that stay, by owner in canonical order, then by type.
@@ -99,6 +133,8 @@ fn pack(arena: &Arena, records: &[Record], notes: &mut Notes) -> Result<Packed, 
             rdatas.extend(rrset.iter().map(|record| arena.rdata(record)));
             canonicalise(rtype, &mut rdatas);
             notes.duplicates += rrset.len() - rdatas.len();
+            notes.mixed_case +=
+                usize::from(rrset.iter().any(|record| arena.owner(record) != owner));
             let ttl_s = one_ttl(owner, rrset, notes);
             check_size(owner, rtype, &rdatas)?;
             builder.rrset(owner, rtype, ttl_s, rdatas.iter().copied(), []).map_err(packed)?;
@@ -122,7 +158,7 @@ fn one_ttl(owner: &[u8], rrset: &[Record], notes: &mut Notes) -> u32 {
     let (low, high) = ttls.fold((u32::MAX, 0), |(low, high), ttl| (low.min(ttl), high.max(ttl)));
     if low != high {
         notes.unequal_ttls += 1;
-        if let (true, Ok(owner)) = (notes.lowered.len() < TTL_NOTES_MAX, Name::from_wire(owner)) {
+        if let (true, Ok(owner)) = (notes.lowered.len() < NOTES_NAMED_MAX, Name::from_wire(owner)) {
             let rtype = rrset[0].rtype;
             notes.lowered.push(LoweredTtl { owner, rtype, from_s: high, to_s: low });
         }
@@ -171,7 +207,7 @@ pub(crate) fn soa_serial(rdata: &[u8]) -> Option<u32> {
 }
 
 /// The rules that hold name by name.
-fn check_names(records: &Packed, apex: &ZoneName, ttl_max_s: u32) -> Result<(), Refusal> {
+fn check_names(records: &Packed, apex: &ZoneName) -> Result<(), Refusal> {
     let mut dname: Option<Node<'_>> = None;
     for (node, standing) in standings(records, apex) {
         if let Some(above) = dname.filter(|above| node.key().starts_with(above.key())) {
@@ -183,20 +219,8 @@ fn check_names(records: &Packed, apex: &ZoneName, ttl_max_s: u32) -> Result<(), 
             dname = Some(node);
         }
         check_node(&node, standing)?;
-        for rrset in node.rrsets().filter(|rrset| standing.signs(rrset.rtype())) {
-            check_ttl(&rrset, ttl_max_s)?;
-        }
     }
     Ok(())
-}
-
-fn check_ttl(rrset: &Rrset<'_>, max: u32) -> Result<(), Refusal> {
-    match rrset.ttl_s() {
-        found if found > max => {
-            Err(Refusal::of(rrset.owner(), rrset.rtype(), Fault::Ttl { found, max }))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn check_node(node: &Node<'_>, standing: Standing) -> Result<(), Refusal> {

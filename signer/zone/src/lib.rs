@@ -34,8 +34,9 @@ pub(crate) mod terms;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod verify;
+pub(crate) mod window;
 
-pub use admit::{AdmissionParams, IncomingDnssec, admit};
+pub use admit::{AdmissionParams, BeyondWindow, IncomingDnssec, admit};
 pub use admitted::AdmittedZone;
 pub use assemble::{AssembleError, Signatures};
 pub use cds::{CdsError, CdsSet};

@@ -34,6 +34,13 @@ impl Refusal {
     }
 }
 
+fn and_more(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        others => format!(" (and {others} more values of the zone are beyond their bounds)"),
+    }
+}
+
 /// What is wrong with a zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -103,13 +110,27 @@ pub enum Fault {
     DnameAtCut,
     /// A TTL above policy.
     #[error(
-        "TTL {found} exceeds the policy's `ttl_max_s` of {max}; lower it at the primary, or change the policy"
+        "TTL {found} exceeds the policy's `ttl_max_s` of {max}{}; lower it at the primary, change the policy, or set `beyond_window = \"cap\"` for the zone", and_more(*others)
     )]
     Ttl {
         /// Seconds found.
         found: u32,
         /// Seconds allowed.
         max: u32,
+        /// More TTLs, or an SOA expire, beyond what is allowed.
+        others: usize,
+    },
+    /// An SOA expire that signatures need not outlive.
+    #[error(
+        "expire {found} exceeds the policy's `refresh_s` of {max}{}: a secondary that hears no more from here would go on serving signatures that have expired. Lower it at the primary, change the policy, or set `beyond_window = \"cap\"` for the zone", and_more(*others)
+    )]
+    Expire {
+        /// Seconds found.
+        found: u32,
+        /// Seconds allowed.
+        max: u32,
+        /// TTLs beyond what is allowed.
+        others: usize,
     },
     /// More than a DNS message can carry.
     #[error("the RRset takes {found} octets in a message; at most {max} can be served or signed")]

@@ -3,7 +3,7 @@
 use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole, PublicKey, SigningPolicy};
 
-use crate::admit::{AdmissionParams, IncomingDnssec, admit};
+use crate::admit::{AdmissionParams, BeyondWindow, IncomingDnssec, admit};
 use crate::admitted::AdmittedZone;
 use crate::name::tests::wire;
 use crate::params::{ZoneKey, ZoneParams};
@@ -16,8 +16,12 @@ pub(crate) type Rec = (&'static str, u32, Rtype, Vec<u8>);
 
 pub(crate) const BOUNDS: Bounds = Bounds { records_max: 10_000, bytes_max: 4 << 20 };
 
-pub(crate) const STRIP: AdmissionParams =
-    AdmissionParams { dnssec: IncomingDnssec::Strip, ttl_max_s: 86_400 };
+pub(crate) const STRIP: AdmissionParams = AdmissionParams {
+    dnssec: IncomingDnssec::Strip,
+    ttl_max_s: 86_400,
+    expire_max_s: 7 * 86_400,
+    beyond: BeyondWindow::Refuse,
+};
 
 /// SOA RDATA with a minimum of 900 seconds.
 pub(crate) fn soa(serial: u32) -> Vec<u8> {

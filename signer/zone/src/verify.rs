@@ -1,7 +1,8 @@
 //! The product's promise: nothing unverified leaves. The only place where a [`VerifiedZone`] is
 //! made, besides [`crate::stored`], which makes one again from a file of its own.
 //!
-//! It checks, in this order: that the zone holds exactly what was admitted; that the DNSKEY RRset
+//! It checks, in this order: that the zone holds exactly what was admitted, values that signatures
+//! might not outlive capped at the policy's bounds; that the DNSKEY RRset
 //! is exactly the keys to be published, CDS and CDNSKEY exactly what was approved; that the chain of
 //! denial is closed and complete; and, on several threads, every signature of every RRset against that DNSKEY RRset. One fault anywhere
 //! fails the whole.
@@ -157,7 +158,13 @@ pub fn verify(
         }
     }
     content::check_owners(&records, name)?;
-    let expected = content::Expected { admitted: admitted.records(), apex: name, serial };
+    let expected = content::Expected {
+        admitted: &admitted.uncapped,
+        apex: name,
+        serial,
+        ttl_max_s: params.policy.ttl_max_s,
+        expire_max_s: params.policy.refresh_s,
+    };
     content::check(&records, &expected)?;
     if params.policy.serial == SerialPolicy::Keep && serial != admitted.serial() {
         let place = Place::new(name, Rtype::SOA);

@@ -2,14 +2,13 @@
 //! stream is cut, the outcome is the same.
 #![no_main]
 
-use countersign_fuzz::apex;
+use countersign_fuzz::{apex, policy};
 use countersign_signer::inbound::{Assembly, Step, assemble_stream};
 use countersign_signer::wire::framing::Deframer;
-use countersign_zone::{AdmissionParams, Bounds, IncomingDnssec, admit};
+use countersign_zone::{AdmissionParams, Bounds, admit};
 use libfuzzer_sys::fuzz_target;
 
 const BOUNDS: Bounds = Bounds { records_max: 1_000, bytes_max: 1 << 20 };
-const STRIP: AdmissionParams = AdmissionParams { dnssec: IncomingDnssec::Strip, ttl_max_s: 86_400 };
 
 fuzz_target!(|data: &[u8]| {
     // The id that was asked with is the one of the first message: the rest is what is tried.
@@ -22,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     match (whole, cut) {
         (Ok(whole), Some(records)) => {
             assert_eq!(whole.zone.records(), records);
-            let _ = admit(whole.zone, &STRIP);
+            let _ = admit(whole.zone, &AdmissionParams::under(&policy()));
         }
         (Ok(_), None) => panic!("a stream that is whole is refused when it comes in pieces"),
         (Err(_), _) => {}

@@ -162,6 +162,101 @@ fn ttls_are_made_equal_and_bounded() {
     admitted(vec![("sub.example.", 172_800, Rtype::NS, wire("ns.sub.example."))]);
 }
 
+/// SOA RDATA with another expire.
+fn soa_expiring(serial: u32, expire_s: u32) -> Vec<u8> {
+    let mut rdata = soa(serial);
+    let at = rdata.len() - 8;
+    rdata[at..at + 4].copy_from_slice(&expire_s.to_be_bytes());
+    rdata
+}
+
+/// A zone whose expire and two of whose TTLs are beyond what [`STRIP`] allows.
+fn beyond() -> Vec<Rec> {
+    vec![
+        ("example.", 3_600, Rtype::SOA, soa_expiring(7, 604_801)),
+        ("example.", 3_600, Rtype::NS, wire("ns.example.")),
+        ("a.example.", 86_401, Rtype::A, A.into()),
+        ("b.example.", 86_400, Rtype::A, A.into()),
+        ("sub.example.", 172_800, Rtype::NS, wire("ns.sub.example.")),
+        ("sub.example.", 172_800, Rtype::DS, [&[0, 1, 13, 2][..], &[7; 32]].concat()),
+        ("ns.sub.example.", 172_800, Rtype::A, A.into()),
+    ]
+}
+
+#[test]
+fn what_signatures_might_not_outlive_is_refused_and_named() {
+    refused_with(
+        STRIP,
+        &beyond(),
+        "example. SOA: expire 604801 exceeds the policy's `refresh_s` of 604800 (and 2 more values",
+    );
+    let mut borne = beyond();
+    borne[0].3 = soa_expiring(7, 604_800);
+    refused_with(STRIP, &borne, "a.example. A: TTL 86401 exceeds");
+    borne.retain(|(_, ttl_s, rtype, _)| *ttl_s <= 86_400 || *rtype == Rtype::NS);
+    let zone = admit(receive(&borne).expect("received"), &STRIP).expect("within bounds");
+    assert!(zone.is_exact());
+}
+
+#[test]
+fn or_it_goes_out_capped_and_nothing_else_changes() {
+    let params = AdmissionParams { beyond: BeyondWindow::Cap, ..STRIP };
+    let zone = admit(receive(&beyond()).expect("received"), &params).expect("capped");
+    let notes = zone.notes();
+    let named: Vec<String> = notes.capped_first.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (notes.capped, named),
+        (
+            3,
+            vec![
+                "example. SOA: expire 604801 goes out as 604800".to_owned(),
+                "a.example. A: TTL 86401 goes out as 86400".to_owned(),
+                "sub.example. DS: TTL 172800 goes out as 86400".to_owned(),
+            ]
+        )
+    );
+    assert!(!zone.is_exact());
+    let mut expected = beyond();
+    expected[0].3 = soa_expiring(7, 604_800);
+    expected[2].1 = 86_400;
+    expected[5].1 = 86_400;
+    let expected = admit(receive(&expected).expect("received"), &STRIP).expect("within bounds");
+    assert_eq!(zone.digest(), expected.digest());
+}
+
+#[test]
+fn so_many_capped_values_are_named_and_the_others_counted() {
+    let owners: Vec<String> = (0..20).map(|i| format!("t{i}.example.")).collect();
+    let mut receiver = Receiver::new("example.".parse().expect("name"), BOUNDS);
+    for (owner, ttl_s, rtype, rdata) in with_apex(vec![]) {
+        receiver.push(&wire(owner), rtype.0, 1, ttl_s, &rdata).expect("apex");
+    }
+    for owner in &owners {
+        receiver.push(&wire(owner), 1, 1, 90_000, &A).expect("bounds");
+    }
+    let params = AdmissionParams { beyond: BeyondWindow::Cap, ..STRIP };
+    let zone = admit(receiver.finish().expect("received"), &params).expect("capped");
+    assert_eq!((zone.notes().capped, zone.notes().capped_first.len()), (20, NOTES_NAMED_MAX));
+}
+
+#[test]
+fn only_the_primarys_own_records_are_exact() {
+    let text = |owner, ttl_s, octet| (owner, ttl_s, Rtype::TXT, vec![1, octet]);
+    assert!(admitted(vec![text("a.example.", 60, 1), text("a.example.", 60, 2)]).is_exact());
+    // Each RRset keeps its own spelling; within one there is room for one.
+    let address = ("A.example.", 60, Rtype::A, A.into());
+    assert!(admitted(vec![address, text("a.example.", 60, 1)]).is_exact());
+    for other in [
+        text("a.example.", 60, 1), // a duplicate
+        text("A.example.", 60, 2),
+        text("a.example.", 61, 2),
+    ] {
+        assert!(!admitted(vec![text("a.example.", 60, 1), other]).is_exact());
+    }
+    let stripped = ("example.", 60, Rtype::DNSKEY, vec![1, 0, 3, 13, 9]);
+    assert!(admitted(vec![stripped]).is_exact(), "what is left out does not count");
+}
+
 #[test]
 fn order_of_arrival_does_not_matter() {
     let mut records = with_apex(vec![

@@ -1,18 +1,26 @@
 //! Content: the signed zone holds exactly what was admitted, octet for octet and in the owner's
-//! own case, but for the SOA's serial and the records that a signer makes.
+//! own case, but for the SOA's serial, the records that a signer makes, and TTLs and SOA expire above
+//! the policy's bounds, which must be at their bounds and nowhere else. What is compared is the zone as
+//! it was before anything was capped: how the signing side did that is not asked.
 
 use std::cmp::Ordering;
 
 use super::failure::{Failure, Place};
 use super::names;
+use super::walk::{Visit, Walk};
 use crate::packed::{Node, Packed, Rrset};
 use crate::rtype::Rtype;
 
 /// What the content of a signed zone is compared with.
 pub(super) struct Expected<'a> {
+    /// As the primary had it.
     pub(super) admitted: &'a Packed,
     pub(super) apex: &'a [u8],
     pub(super) serial: u32,
+    /// Highest TTL of what is signed.
+    pub(super) ttl_max_s: u32,
+    /// Highest SOA expire.
+    pub(super) expire_max_s: u32,
 }
 
 /// Owners are names, inside the zone, and strictly ascend in canonical order. Everything else
@@ -37,7 +45,8 @@ pub(super) fn check_owners(records: &Packed, apex: &[u8]) -> Result<(), Failure>
 /// Compares the two zones, walking both in canonical order.
 pub(super) fn check(signed: &Packed, expected: &Expected<'_>) -> Result<(), Failure> {
     let mut admitted = expected.admitted.iter().peekable();
-    for node in signed {
+    for visit in Walk::of(signed, expected.apex) {
+        let node = visit.node;
         // Whatever was admitted and sorts before this owner has been lost.
         let order = admitted.peek().map(|next| names::compare(next.owner(), node.owner()));
         let counterpart = match order {
@@ -45,7 +54,7 @@ pub(super) fn check(signed: &Packed, expected: &Expected<'_>) -> Result<(), Fail
             Some(Ordering::Equal) => admitted.next(),
             Some(Ordering::Greater) | None => None,
         };
-        check_node(&node, counterpart.as_ref(), expected)?;
+        check_node(&visit, counterpart.as_ref(), expected)?;
     }
     admitted.peek().map_or(Ok(()), |next| Err(lost(next)))
 }
@@ -57,17 +66,22 @@ fn lost(node: &Node<'_>) -> Failure {
 }
 
 fn check_node(
-    signed: &Node<'_>,
+    visit: &Visit<'_>,
     admitted: Option<&Node<'_>>,
     expected: &Expected<'_>,
 ) -> Result<(), Failure> {
+    let signed = visit.node;
     let at_apex = signed.owner().eq_ignore_ascii_case(expected.apex);
     let mut ours =
         signed.rrsets().filter(|rrset| !is_made_by_signer(rrset.rtype(), at_apex)).peekable();
     for theirs in admitted.iter().flat_map(|node| node.rrsets()) {
         let place = Place::new(theirs.owner(), theirs.rtype());
         match ours.next() {
-            Some(own) if own.rtype() == theirs.rtype() => check_rrset(&own, &theirs, expected)?,
+            Some(own) if own.rtype() == theirs.rtype() => {
+                let ttl_max_s =
+                    if visit.signs(own.rtype()) { expected.ttl_max_s } else { u32::MAX };
+                check_rrset(&own, &theirs, ttl_max_s, expected)?;
+            }
             Some(own) if own.rtype() < theirs.rtype() => {
                 return Err(Failure::Added(Place::new(own.owner(), own.rtype())));
             }
@@ -93,18 +107,20 @@ fn is_made_by_signer(rtype: Rtype, at_apex: bool) -> bool {
 fn check_rrset(
     signed: &Rrset<'_>,
     admitted: &Rrset<'_>,
+    ttl_max_s: u32,
     expected: &Expected<'_>,
 ) -> Result<(), Failure> {
     let place = || Place::new(signed.owner(), signed.rtype());
     if signed.owner() != admitted.owner() {
         return Err(Failure::OwnerCase { place: place(), admitted: admitted.owner().into() });
     }
-    if signed.ttl_s() != admitted.ttl_s() {
-        let (found, admitted) = (signed.ttl_s(), admitted.ttl_s());
-        return Err(Failure::TtlChanged { place: place(), found, admitted });
+    let ttl_s = admitted.ttl_s().min(ttl_max_s);
+    if signed.ttl_s() != ttl_s {
+        let found = signed.ttl_s();
+        return Err(Failure::TtlChanged { place: place(), found, admitted: ttl_s });
     }
     if signed.rtype() == Rtype::SOA {
-        return check_soa(signed, admitted, expected.serial);
+        return check_soa(signed, admitted, expected);
     }
     let (ours, theirs) = (signed.rdatas().count(), admitted.rdatas().count());
     match ours.cmp(&theirs) {
@@ -122,7 +138,12 @@ pub(super) fn split_soa(rdata: &[u8]) -> Option<(&[u8], u32, &[u8])> {
     Some((names, u32::from_be_bytes(*serial), timers))
 }
 
-fn check_soa(signed: &Rrset<'_>, admitted: &Rrset<'_>, planned: u32) -> Result<(), Failure> {
+fn check_soa(
+    signed: &Rrset<'_>,
+    admitted: &Rrset<'_>,
+    expected: &Expected<'_>,
+) -> Result<(), Failure> {
+    let planned = expected.serial;
     let place = Place::new(signed.owner(), signed.rtype());
     let mut ours = signed.rdatas().map(split_soa);
     let theirs = admitted.rdatas().next().and_then(split_soa);
@@ -132,11 +153,23 @@ fn check_soa(signed: &Rrset<'_>, admitted: &Rrset<'_>, planned: u32) -> Result<(
     if ours.next().is_some() {
         return Err(Failure::Added(place));
     }
-    if (names, timers) != (theirs.0, theirs.2) {
+    // Refresh, retry, expire, minimum.
+    let (ours, theirs_timers) = (four(timers), four(theirs.2));
+    let bounded = theirs_timers.map(|[refresh_s, retry_s, expire_s, minimum_s]| {
+        [refresh_s, retry_s, expire_s.min(expected.expire_max_s), minimum_s]
+    });
+    if names != theirs.0 || ours.is_none() || ours != bounded {
         return Err(Failure::RdataChanged(place));
     }
     if found != planned {
         return Err(Failure::WrongSerial { place, found, planned });
     }
     Ok(())
+}
+
+/// Four 32-bit numbers.
+fn four(octets: &[u8]) -> Option<[u32; 4]> {
+    let (numbers, rest) = octets.as_chunks::<4>();
+    let numbers: [[u8; 4]; 4] = numbers.try_into().ok()?;
+    rest.is_empty().then(|| numbers.map(u32::from_be_bytes))
 }

@@ -15,8 +15,8 @@ use countersign_policy::key::FLAG_REVOKE;
 use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole, SigningPolicy, ZoneName};
 use countersign_zone::{
-    AdmissionParams, AdmittedZone, Bounds, IncomingDnssec, PlannedZone, Receiver, Signatures,
-    SignedZone, VerifiedZone, ZoneKey, ZoneParams, admit, plan, verify,
+    AdmissionParams, AdmittedZone, BeyondWindow, Bounds, IncomingDnssec, PlannedZone, Receiver,
+    Signatures, SignedZone, VerifiedZone, ZoneKey, ZoneParams, admit, plan, verify,
 };
 
 use keys::SoftKey;
@@ -170,6 +170,13 @@ fn try_admit(records: &[Record]) -> Result<AdmittedZone, countersign_zone::Refus
     for record in records {
         receiver.push(&record.owner, record.rtype, 1, record.ttl_s, &record.rdata)?;
     }
-    let params = AdmissionParams { dnssec: IncomingDnssec::Strip, ttl_max_s: 86_400 };
-    admit(receiver.finish()?, &params)
+    admit(receiver.finish()?, &ADMISSION)
 }
+
+/// As the policy of every [`Setup`] has it.
+pub const ADMISSION: AdmissionParams = AdmissionParams {
+    dnssec: IncomingDnssec::Strip,
+    ttl_max_s: 86_400,
+    expire_max_s: 7 * 86_400,
+    beyond: BeyondWindow::Refuse,
+};
