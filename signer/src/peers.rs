@@ -182,8 +182,8 @@ impl<T: Clone + Eq> Identities<T> {
 pub struct Peer {
     /// Its name in the configuration.
     pub name: PeerName,
-    /// Its certificate identity.
-    pub identity: IdentityRule,
+    /// Its certificate identity; a peer without is known by its TSIG key.
+    pub identity: Option<IdentityRule>,
     /// Addresses from which it may ask in clear for what is public at the apex, and from which
     /// its NOTIFY is taken as a hint.
     pub addresses: Vec<IpAddr>,
@@ -205,7 +205,7 @@ impl PeerTable {
             for address in peer.addresses {
                 addresses.entry(address.to_canonical()).or_default().push(peer.name.clone());
             }
-            rules.push((peer.identity, peer.name));
+            rules.extend(peer.identity.map(|identity| (identity, peer.name)));
         }
         Ok(Self { identities: Identities::new(rules)?, addresses })
     }
@@ -232,7 +232,7 @@ mod tests {
     fn table() -> PeerTable {
         let peer = |name: &str, identity, addresses: &[&str]| Peer {
             name: name.into(),
-            identity,
+            identity: Some(identity),
             addresses: addresses.iter().map(|a| a.parse().expect("address")).collect(),
         };
         PeerTable::new([

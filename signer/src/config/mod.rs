@@ -31,8 +31,12 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Sockets that are listened on.
     pub listen: Listen,
+    /// Keys that peers sign messages with, by their names as domain names in lower case.
+    pub tsig: BTreeMap<String, TsigKey>,
     /// Everyone that zones come from and go to, by name.
     pub peers: BTreeMap<String, Peer>,
+    /// Programs that are asked about a new version, by name.
+    pub hooks: BTreeMap<String, Hook>,
     /// The zones.
     pub zones: BTreeMap<ZoneName, Zone>,
     /// Who may use the HTTPS API, by name.
@@ -77,6 +81,30 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// CAs that peers' and API clients' certificates must chain to.
     pub ca: PathBuf,
+    /// Their revocation lists (RFC 5280 §5).
+    pub crl: Option<PathBuf>,
+}
+
+/// `[tsig."NAME"]` (RFC 8945).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TsigKey {
+    /// How messages are authenticated.
+    pub algorithm: TsigAlgorithm,
+    /// The shared secret in Base64, in a file that no other user can read.
+    pub secret_file: PathBuf,
+}
+
+/// The algorithms of RFC 8945 §6 that may be used; those with MD5 and SHA-1 are not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(clippy::enum_variant_names, reason = "the names of RFC 8945")]
+pub enum TsigAlgorithm {
+    /// Mandatory to implement.
+    HmacSha256,
+    /// Optional.
+    HmacSha384,
+    /// Optional.
+    HmacSha512,
 }
 
 /// `[listen]`.
@@ -102,9 +130,13 @@ pub enum Identity {
 /// `[peer.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Who it is.
-    pub identity: Identity,
-    /// Where zones are fetched from it, over TLS.
+    /// Who it is, by its certificate; a peer without is known by its TSIG key.
+    pub identity: Option<Identity>,
+    /// Name of the key that its messages must be signed with, beside TLS or in its place.
+    pub tsig: Option<String>,
+    /// How zones travel between us, both ways.
+    pub transport: Transport,
+    /// Where zones are fetched from it.
     pub transfer_from: Option<SocketAddr>,
     /// Name that its server certificate must carry; with a SAN identity that name by default.
     pub server_name: Option<String>,
@@ -114,15 +146,121 @@ pub struct Peer {
     pub addresses: Vec<IpAddr>,
 }
 
+/// How zones travel between us and a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TLS 1.3 (RFC 9103).
+    #[default]
+    Tls,
+    /// TCP in clear; each message is signed by TSIG.
+    Tcp,
+}
+
 /// `[zone."NAME"]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone {
-    /// Peers that the zone is fetched from, in order of preference.
+    /// Peers that the zone is fetched from, in order of preference. A zone has primaries, or those
+    /// who may push it, or both.
     pub primaries: Vec<String>,
+    /// API clients that may push it; [`PUSH_LOCAL`] stands for operators on the box.
+    pub push_from: Vec<String>,
     /// Peers that it goes to.
     pub secondaries: Vec<String>,
     /// What becomes of DNSSEC records that the primary sends.
     pub incoming_dnssec: IncomingDnssec,
+    /// What the primary's ZONEMD is for.
+    pub incoming_zonemd: IncomingZonemd,
+    /// Whether the signed zone carries a ZONEMD record (RFC 8976).
+    pub zonemd: bool,
+    /// What becomes of TTLs and an SOA expire that signatures would not outlive.
+    pub beyond_window: BeyondWindow,
+    /// Which changes wait for a person; `None` if none do.
+    pub guard: Option<Guard>,
+    /// Names that a new version must have, or a person releases it.
+    pub critical: Vec<ZoneName>,
+    /// Programs that are asked about a new version, in this order.
+    pub hooks: Vec<String>,
+}
+
+/// In `push_from`: operators on the box's unix socket.
+pub const PUSH_LOCAL: &str = "local";
+
+/// What the primary's ZONEMD is for (RFC 8976 §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IncomingZonemd {
+    /// Nothing.
+    #[default]
+    Ignore,
+    /// A zone whose digest is wrong is refused; one without is taken.
+    Check,
+    /// One without is refused too.
+    Require,
+}
+
+/// What becomes of a TTL, or an SOA expire, that is longer than signatures are certain to be valid for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BeyondWindow {
+    /// The zone is refused.
+    #[default]
+    Refuse,
+    /// It goes out capped, and each is named.
+    Cap,
+}
+
+/// `[guard.NAME]`: the changes that wait for a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guard {
+    /// More of the records than this may not go at once.
+    pub shrink_percent_max: u8,
+    /// Fewer than this never count as shrinking: a small zone loses a fifth with one host.
+    pub shrink_records_min: u64,
+    /// Whether another NS RRset at the apex waits.
+    pub apex_ns: bool,
+}
+
+impl Default for Guard {
+    /// Zones change by a few records in a thousand a day; a provisioning system that sends a fifth less
+    /// is broken more often than right.
+    fn default() -> Self {
+        Self { shrink_percent_max: 20, shrink_records_min: 10, apex_ns: true }
+    }
+}
+
+/// `[hook.NAME]`: a program behind a unix socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// When it is asked.
+    pub before: HookPoint,
+    /// How long its answer may take.
+    pub timeout_ms: u64,
+    /// What a failure to answer means.
+    pub on_failure: HookFailure,
+}
+
+/// When a hook is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HookPoint {
+    /// Once the data is admitted.
+    Signing,
+    /// Once the signed version is verified.
+    Publishing,
+}
+
+/// What it means that a hook does not answer, in time or at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HookFailure {
+    /// The version waits for a person.
+    #[default]
+    Hold,
+    /// It goes on.
+    Pass,
 }
 
 /// What becomes of DNSSEC records that the primary sends.
@@ -150,6 +288,8 @@ pub struct ApiClient {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Pushes the zones that name it, and nothing else.
+    Pusher,
     /// Health and metrics.
     Monitor,
     /// Everything that reads.
@@ -193,6 +333,15 @@ pub struct Limits {
     pub api_connections_max: usize,
     /// An API request may take this long, an export included.
     pub api_request_s_max: u64,
+    /// Differences between versions that are kept of each zone for IXFR: a secondary that was away for
+    /// longer gets the whole zone.
+    pub differences_kept: usize,
+    /// Octets that they may take together.
+    pub differences_bytes_max: usize,
+    /// Records of a zone above which no ZONEMD is made: it hashes the whole zone each time.
+    pub zonemd_records_max: usize,
+    /// Pushes that are read at once: each holds a zone in memory.
+    pub pushes_at_once_max: usize,
     /// Stopping may take this long; what is not done by then is done at the next start.
     pub stop_ms_max: u64,
 }
@@ -214,6 +363,10 @@ impl Default for Limits {
             keeper_deadline_ms: 60_000,
             api_connections_max: 64,
             api_request_s_max: 600,
+            differences_kept: 16,
+            differences_bytes_max: 64 << 20,
+            zonemd_records_max: 1_000_000,
+            pushes_at_once_max: 4,
             stop_ms_max: 10_000,
         }
     }
@@ -267,6 +420,7 @@ impl Config {
             ("limits.versions_kept", a.versions_kept != b.versions_kept),
             ("limits.zones_at_work_max", a.zones_at_work_max != b.zones_at_work_max),
             ("limits.keeper_deadline_ms", a.keeper_deadline_ms != b.keeper_deadline_ms),
+            ("limits.pushes_at_once_max", a.pushes_at_once_max != b.pushes_at_once_max),
             ("limits.api_connections_max", a.api_connections_max != b.api_connections_max),
         ] {
             if differs {

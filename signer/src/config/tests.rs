@@ -59,7 +59,10 @@ fn the_example_is_whole() {
     let zone = &config.zones[&"example.".parse().expect("name")];
     assert_eq!(zone.primaries, ["primary-1"]);
     assert_eq!(zone.incoming_dnssec, IncomingDnssec::Refuse);
-    assert_eq!(config.peers["secondary-1"].identity, Identity::San("secondary.test".to_owned()));
+    assert_eq!(
+        config.peers["secondary-1"].identity,
+        Some(Identity::San("secondary.test".to_owned()))
+    );
     assert_eq!(config.limits.records_max, 1000);
     assert_eq!(config.limits.idle_ms, Limits::default().idle_ms);
     assert_eq!(config.needs_restart(&config), Vec::<&str>::new());
@@ -70,8 +73,9 @@ fn an_unknown_key_is_named_with_its_place_and_the_one_that_was_meant() {
     check(
         "primaries = ",
         "primarys = ",
-        "d.toml:22:1: unknown field `primarys`, expected one of `primaries`, `secondaries`, \
-         `incoming_dnssec`\n  22 | primarys = [\"primary-1\"]\n     | ^\n  hint: did you mean \
+        "d.toml:22:1: unknown field `primarys`, expected one of `primaries`, `push_from`, \
+         `secondaries`, `incoming_dnssec`, `incoming_zonemd`, `zonemd`, `beyond_window`, `guard`, \
+         `critical`, `hooks`\n  22 | primarys = [\"primary-1\"]\n     | ^\n  hint: did you mean \
          `primaries`?",
     );
     check_contains("[limits]\n", "[limits]\nfoo = 1\n", &["d.toml:29:1: unknown field `foo`"]);
@@ -106,7 +110,7 @@ fn names_must_lead_somewhere() {
         "primaries = [\"secondary-1\"]",
         &["d.toml:22:14", "has no `transfer_from`", "hint: add transfer_from"],
     );
-    check_contains("[\"primary-1\"]", "[]", &["zone example. has no primary"]);
+    check_contains("[\"primary-1\"]", "[]", &["zone example. has neither"]);
     check_contains("[\"primary-1\"]", "[\"primary-1\", \"primary-1\"]", &["twice"]);
     check_contains("\"Example.\"", "\"a..b\"", &["d.toml:21:7", "empty label"]);
     check_contains("san = \"primary.test\"", "san = \"*.test\"", &["d.toml:15:12", "DNS name"]);

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{IncomingDnssec, Limits, LogFormat, Problem, Role};
+use super::{
+    BeyondWindow, HookFailure, HookPoint, IncomingDnssec, IncomingZonemd, Limits, LogFormat,
+    Problem, Role, Transport, TsigAlgorithm,
+};
 
 /// The version that this module reads.
 pub const VERSION: u32 = 1;
@@ -24,7 +27,13 @@ pub(super) struct File {
     #[serde(default)]
     pub listen: Listen,
     #[serde(default)]
+    pub tsig: BTreeMap<Spanned<String>, Spanned<Tsig>>,
+    #[serde(default)]
     pub peer: BTreeMap<String, Spanned<Peer>>,
+    #[serde(default)]
+    pub guard: BTreeMap<String, Spanned<Guard>>,
+    #[serde(default)]
+    pub hook: BTreeMap<String, Spanned<Hook>>,
     #[serde(default)]
     pub zone: BTreeMap<Spanned<String>, Spanned<Zone>>,
     #[serde(default)]
@@ -49,6 +58,33 @@ pub(super) struct Tls {
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub ca: PathBuf,
+    pub crl: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tsig {
+    pub algorithm: TsigAlgorithm,
+    pub secret_file: Spanned<PathBuf>,
+}
+
+/// Absent numbers are those of [`super::Guard::default`].
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Guard {
+    pub shrink_percent_max: Option<u8>,
+    pub shrink_records_min: Option<u64>,
+    pub apex_ns: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hook {
+    pub socket: Spanned<PathBuf>,
+    pub before: HookPoint,
+    pub timeout_ms: Option<u64>,
+    #[serde(default)]
+    pub on_failure: HookFailure,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -70,7 +106,10 @@ pub(super) struct Identity {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Peer {
-    pub identity: Spanned<Identity>,
+    pub identity: Option<Spanned<Identity>>,
+    pub tsig: Option<Spanned<String>>,
+    #[serde(default)]
+    pub transport: Transport,
     pub transfer_from: Option<SocketAddr>,
     pub server_name: Option<String>,
     pub notify: Option<SocketAddr>,
@@ -81,11 +120,25 @@ pub(super) struct Peer {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Zone {
-    pub primaries: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    pub primaries: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub push_from: Vec<Spanned<String>>,
     #[serde(default)]
     pub secondaries: Vec<Spanned<String>>,
     #[serde(default)]
     pub incoming_dnssec: IncomingDnssec,
+    #[serde(default)]
+    pub incoming_zonemd: IncomingZonemd,
+    #[serde(default)]
+    pub zonemd: bool,
+    #[serde(default)]
+    pub beyond_window: BeyondWindow,
+    pub guard: Option<Spanned<String>>,
+    #[serde(default)]
+    pub critical: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub hooks: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

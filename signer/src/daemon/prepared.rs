@@ -15,7 +15,7 @@ use crate::inbound::{self, Source};
 use crate::peers::{Identities, IdentityRule, Peer, PeerTable};
 use crate::published::ZoneAccess;
 use crate::runner::schedule::TimerBounds;
-use crate::runner::{Transfer, ZoneSettings};
+use crate::runner::{DifferenceBounds, Transfer, Treatment, ZoneSettings};
 use crate::tls::{ALPN_DOT, ALPN_HTTP, Acceptor, Connector, Material, TlsPaths, WallClock};
 
 /// A configuration that can be put in force without a further question to the disk.
@@ -54,7 +54,7 @@ impl Prepared {
         let tls = config.tls.as_ref().map(prepare_tls).transpose()?;
         let peers = PeerTable::new(config.peers.iter().map(|(name, peer)| Peer {
             name: name.as_str().into(),
-            identity: rule(&peer.identity),
+            identity: peer.identity.as_ref().map(rule),
             addresses: peer.addresses.clone(),
         }))
         .context("[peer]")?;
@@ -102,8 +102,8 @@ fn rule(identity: &config::Identity) -> IdentityRule {
 /// The name that a primary's certificate must be for: with a SAN identity, that one by default.
 fn server_name(peer: &config::Peer) -> Option<&str> {
     match (&peer.server_name, &peer.identity) {
-        (Some(name), _) | (None, config::Identity::San(name)) => Some(name),
-        (None, config::Identity::SpkiSha256(_)) => None,
+        (Some(name), _) | (None, Some(config::Identity::San(name))) => Some(name),
+        (None, _) => None,
     }
 }
 
@@ -125,24 +125,43 @@ fn zones(
         let Some(tls) = tls else { continue };
         for name in &settings.primaries {
             let Some(peer) = config.peers.get(name) else { continue };
-            let (Some(address), Some(server_name)) = (peer.transfer_from, server_name(peer)) else {
-                continue;
+            let (Some(address), Some(server_name), Some(identity)) =
+                (peer.transfer_from, server_name(peer), &peer.identity)
+            else {
+                anyhow::bail!("[peer.{name}]: transfers without a certificate are not there yet");
             };
-            let source =
-                Source::new(name.as_str().into(), address, rule(&peer.identity), server_name);
+            let source = Source::new(name.as_str().into(), address, rule(identity), server_name);
             primaries.push(source.with_context(|| format!("[peer.{name}] server_name"))?);
         }
         let settings = ZoneSettings {
             primaries,
             transfer: Transfer { connector: tls.connector.clone(), limits: transfer.clone() },
-            incoming_dnssec: match settings.incoming_dnssec {
-                config::IncomingDnssec::Strip => IncomingDnssec::Strip,
-                config::IncomingDnssec::Refuse => IncomingDnssec::Refuse,
-            },
+            treatment: treatment(config, settings),
             bounds: Bounds { records_max: limits.records_max, bytes_max: limits.zone_bytes_max },
             timers: TimerBounds { min_s: limits.soa_timer_s_min, max_s: limits.soa_timer_s_max },
         };
         zones.insert(zone.clone(), settings);
     }
     Ok(zones)
+}
+
+fn treatment(config: &Config, zone: &config::Zone) -> Treatment {
+    let limits = &config.limits;
+    let hook = |name: &String| Some((name.clone(), config.hooks.get(name)?.clone()));
+    Treatment {
+        incoming_dnssec: match zone.incoming_dnssec {
+            config::IncomingDnssec::Strip => IncomingDnssec::Strip,
+            config::IncomingDnssec::Refuse => IncomingDnssec::Refuse,
+        },
+        incoming_zonemd: zone.incoming_zonemd,
+        zonemd: zone.zonemd.then_some(limits.zonemd_records_max),
+        beyond_window: zone.beyond_window,
+        guard: zone.guard,
+        critical: zone.critical.clone(),
+        hooks: zone.hooks.iter().filter_map(hook).collect(),
+        differences: DifferenceBounds {
+            kept: limits.differences_kept,
+            bytes_max: limits.differences_bytes_max,
+        },
+    }
 }

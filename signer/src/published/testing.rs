@@ -65,7 +65,7 @@ pub(crate) fn catalogue() -> Arc<Catalogue> {
     };
     let peer = |name: &str| Peer {
         name: name.into(),
-        identity: IdentityRule::san(&format!("{name}.test")),
+        identity: Some(IdentityRule::san(&format!("{name}.test"))),
         addresses: vec!["127.0.0.1".parse().expect("address")],
     };
     let peers = PeerTable::new(["primary", "secondary", "other"].map(peer)).expect("peers");

@@ -55,7 +55,6 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use countersign_zone::admit::IncomingDnssec;
     use countersign_zone::receive::Bounds;
     use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
@@ -67,8 +66,8 @@ mod tests {
     use crate::peers::IdentityRule;
     use crate::published::testing::{catalogue, version, zone_name};
     use crate::query::Front;
-    use crate::runner::Transfer;
     use crate::runner::schedule::TimerBounds;
+    use crate::runner::{Transfer, Treatment};
     use crate::tls::testing::Pki;
 
     async fn primary(pki: &Pki, serial: u32) -> Source {
@@ -91,7 +90,7 @@ mod tests {
                 connector: pki.connector("secondary.test"),
                 limits: inbound::Limits::default(),
             },
-            incoming_dnssec: IncomingDnssec::Strip,
+            treatment: Treatment::default(),
             bounds: Bounds { records_max: 1_000, bytes_max: 1 << 20 },
             timers: TimerBounds { min_s: 1, max_s: 10 },
         };

@@ -112,7 +112,7 @@ impl SignJob {
             Ok(signing) => signing,
             Err(failure) => return Outcome::SignFailed { failure, held, signing: None },
         };
-        let dnssec = self.settings.incoming_dnssec;
+        let dnssec = self.settings.treatment.incoming_dnssec;
         let admitted = match held {
             Some(Held::Admitted(admitted))
                 if *admitted.params() == pipeline::admission(dnssec, &signing) =>

@@ -30,6 +30,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, now_s};
+use crate::config;
 use crate::counters::Counters;
 use crate::inbound::{self, Source};
 use crate::metrics::Metrics;
@@ -167,12 +168,58 @@ pub struct ZoneSettings {
     pub primaries: Vec<Source>,
     /// How they are reached.
     pub transfer: Transfer,
-    /// What becomes of the primary's DNSSEC records.
-    pub incoming_dnssec: IncomingDnssec,
+    /// What becomes of its data on the way.
+    pub treatment: Treatment,
     /// What a transfer may bring.
     pub bounds: Bounds,
     /// Bounds on the primary's timers.
     pub timers: TimerBounds,
+}
+
+/// What becomes of a zone's data between its source and its secondaries.
+#[derive(Debug, Clone)]
+pub struct Treatment {
+    /// The primary's DNSSEC records.
+    pub incoming_dnssec: IncomingDnssec,
+    /// The primary's ZONEMD.
+    pub incoming_zonemd: config::IncomingZonemd,
+    /// A ZONEMD record is made for zones of up to so many records; none if absent.
+    pub zonemd: Option<usize>,
+    /// TTLs and an SOA expire that signatures would not outlive.
+    pub beyond_window: config::BeyondWindow,
+    /// Which changes wait for a person; `None` if none do.
+    pub guard: Option<config::Guard>,
+    /// Names that a new version must have, or a person releases it.
+    pub critical: Vec<ZoneName>,
+    /// Programs that are asked about a new version, by name, in this order.
+    pub hooks: Vec<(String, config::Hook)>,
+    /// What is kept for IXFR.
+    pub differences: DifferenceBounds,
+}
+
+impl Default for Treatment {
+    /// Data passes unaltered, and nothing is asked.
+    fn default() -> Self {
+        Self {
+            incoming_dnssec: IncomingDnssec::Strip,
+            incoming_zonemd: config::IncomingZonemd::Ignore,
+            zonemd: None,
+            beyond_window: config::BeyondWindow::Refuse,
+            guard: None,
+            critical: Vec::new(),
+            hooks: Vec::new(),
+            differences: DifferenceBounds { kept: 0, bytes_max: 0 },
+        }
+    }
+}
+
+/// How many differences between versions of a zone are kept for IXFR.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DifferenceBounds {
+    /// Between so many versions.
+    pub kept: usize,
+    /// Of so many octets together.
+    pub bytes_max: usize,
 }
 
 /// How primaries are reached, and how long that may take.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use countersign_policy::ZoneName;
+use countersign_zone::ReceivedZone;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::schedule::Schedule;
@@ -21,6 +23,8 @@ pub enum Command {
     Notified,
     /// Ask the primary now, and try now what failed.
     Refresh,
+    /// Take this as the zone's new data.
+    Push(Push),
     /// Let no new version out.
     Freeze {
         /// Who says so.
@@ -33,6 +37,83 @@ pub enum Command {
         /// Answered when it is durable.
         done: oneshot::Sender<Result<(), String>>,
     },
+}
+
+/// A zone that someone has pushed.
+#[derive(Debug)]
+pub struct Push {
+    /// The data, read to its end.
+    pub zone: ReceivedZone,
+    /// Who pushed it, as the API knew them.
+    pub by: String,
+    /// Told of each step; the last is one that [`Progress::is_last`]. Nobody waits for a reader that
+    /// is slow or gone.
+    pub progress: mpsc::Sender<Progress>,
+}
+
+/// How far a push has come. The names are those of the API's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Progress {
+    /// The whole zone is here.
+    Received {
+        /// Its records.
+        records: u64,
+        /// The serial of its SOA.
+        serial: u32,
+    },
+    /// It is a zone that may be signed.
+    Admitted,
+    /// The version is planned.
+    Planned {
+        /// Signatures to be made.
+        signatures: u64,
+        /// Signatures that are kept.
+        kept: u64,
+    },
+    /// They are made.
+    Signed,
+    /// The version is verified.
+    Verified,
+    /// The last: it is up.
+    Published {
+        /// Under this serial.
+        serial: u32,
+    },
+    /// The last: it is what is up already.
+    Unchanged {
+        /// Under this serial.
+        serial: u32,
+    },
+    /// The last: a person has to release it.
+    Held {
+        /// Why.
+        reasons: Vec<String>,
+    },
+    /// The last: it waits for something else, and goes on by itself.
+    Waits {
+        /// For what.
+        reason: String,
+    },
+    /// The last: it is refused, and what was up stays.
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl Progress {
+    /// Whether nothing comes after it.
+    pub const fn is_last(&self) -> bool {
+        !matches!(
+            self,
+            Self::Received { .. }
+                | Self::Admitted
+                | Self::Planned { .. }
+                | Self::Signed
+                | Self::Verified
+        )
+    }
 }
 
 /// What a zone's runner shows.

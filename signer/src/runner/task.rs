@@ -16,7 +16,7 @@ use super::jobs::{Held, Outcome, SignJob, Signed, check};
 use super::pipeline::Serials;
 use super::schedule::{Event, Failure, FailureKind, Schedule, SoaTimers, Up, Work};
 use super::signing::{Signing, unwrap_time};
-use super::status::{Command, Doing, Status};
+use super::status::{Command, Doing, Progress, Status};
 use super::{Context, ZoneSettings};
 use crate::clock::now_s;
 use crate::published::Published;
@@ -219,6 +219,11 @@ impl ZoneTask {
                 let run = *self.next_run.get_or_insert_with(RunId::new);
                 tracing::info!(%run, zone = %self.zone, "an operator asks for a refresh");
                 Event::RefreshRequested
+            }
+            Command::Push(push) => {
+                let reason = "pushes are not taken yet".to_owned();
+                let _ = push.progress.try_send(Progress::Refused { reason });
+                Event::Tick
             }
             Command::Freeze { by, done } => {
                 let (store, zone) = (self.context.store.clone(), self.zone.clone());

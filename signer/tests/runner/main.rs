@@ -98,7 +98,7 @@ impl Bed {
                 connector: self.connector.clone(),
                 limits: inbound::Limits::default(),
             },
-            incoming_dnssec: IncomingDnssec::Strip,
+            treatment: Treatment::default(),
             bounds: Bounds { records_max: 1_000, bytes_max: 100_000 },
             timers: TimerBounds { min_s: 1, max_s: 3_600 },
         };
