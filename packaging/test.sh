@@ -27,7 +27,9 @@ needs named:bind9 dig:bind9-dnsutils dnssec-verify:bind9-utils nsd:nsd \
   unbound:unbound ldns-verify-zone:ldnsutils softhsm2-util:softhsm2 pkcs11-tool:opensc \
   openssl:openssl setpriv:util-linux mount:mount shellcheck:shellcheck c++:g++ \
   unshare:util-linux ssh-keygen:openssh-client python3:python3 \
-  ods-enforcerd:opendnssec-enforcer-sqlite3 ods-signerd:opendnssec-signer sqlite3:sqlite3
+  ods-enforcerd:opendnssec-enforcer-sqlite3 ods-signerd:opendnssec-signer sqlite3:sqlite3 \
+  knotd:knot pdns_server:pdns-server \
+  /usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql:pdns-backend-sqlite3
 [ "$(id -u)" -eq 0 ] || say "NOTE: not root: keeper and daemon are one user in these tests."
 # rustup's minimal profile leaves these out.
 for component in fmt:rustfmt clippy:clippy; do

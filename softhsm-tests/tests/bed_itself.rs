@@ -1,9 +1,12 @@
 //! The bed without Countersign in it: what the other stories stand on.
 
 use softhsm_tests::bind::{Primary, PrimarySpec, Secondary, SecondarySpec};
+use softhsm_tests::knot::Knot;
 use softhsm_tests::nsd::Nsd;
+use softhsm_tests::pdns::Pdns;
 use softhsm_tests::pki::{Authority, Usage, Validity};
 use softhsm_tests::token::TokenStore;
+use softhsm_tests::tsig;
 use softhsm_tests::users::User;
 use softhsm_tests::wait::{SOON, until};
 use softhsm_tests::{ports, query, story};
@@ -48,6 +51,61 @@ fn bind_gives_its_zone_by_xot_to_bind_and_nsd() {
             anyhow::ensure!(query::serial(bind.port, "example.")? == 2);
             Ok(())
         })
+    });
+}
+
+/// One after the other as a primary, each with both as secondaries.
+#[test]
+fn knot_and_powerdns_give_their_zones_to_whoever_has_the_key() {
+    story(|scratch| {
+        let key = tsig::Key::new("transfer.example.")?;
+        let wrong = tsig::Key::new("transfer.example.")?;
+        let spec = |name, notify_port| tsig::PrimarySpec {
+            name,
+            zone: "example.",
+            content: ZONE,
+            key: &key,
+            notify_port,
+        };
+        for (make, names) in [
+            ("knot", ["knot-primary", "knot-to-knot", "knot-to-pdns", "knot-to-other"]),
+            ("pdns", ["pdns-primary", "pdns-to-knot", "pdns-to-pdns", "pdns-to-other"]),
+        ] {
+            let (knot_port, pdns_port) = (ports::free()?, ports::free()?);
+            // Each tells its own make: the other asks by itself, or finds out no later.
+            let (knot, pdns) = if make == "knot" {
+                (Some(Knot::primary(scratch, &spec(names[0], knot_port))?), None)
+            } else {
+                (None, Some(Pdns::primary(scratch, &spec(names[0], pdns_port))?))
+            };
+            let server_port =
+                knot.as_ref().map_or_else(|| pdns.as_ref().map_or(0, |p| p.port), |k| k.port);
+            let to = |name, key, port| tsig::SecondarySpec {
+                name,
+                zone: "example.",
+                key,
+                server_port,
+                port,
+            };
+            let other_port = ports::free()?;
+            let _knot = Knot::secondary(scratch, &to(names[1], &key, knot_port))?;
+            let _pdns = Pdns::secondary(scratch, &to(names[2], &key, pdns_port))?;
+            let mut other = Knot::secondary(scratch, &to(names[3], &wrong, other_port))?;
+            for port in [knot_port, pdns_port] {
+                until("the zone on a secondary", SOON, || query::serial(port, "example."))?;
+            }
+            let content = ZONE.replace(" 1 60", " 2 60");
+            knot.iter().try_for_each(|knot| knot.replace_zone(&content))?;
+            pdns.iter().try_for_each(|pdns| pdns.replace_zone(&content))?;
+            let told = if make == "knot" { knot_port } else { pdns_port };
+            until("the new serial on the secondary", SOON, || {
+                anyhow::ensure!(query::serial(told, "example.")? == 2);
+                Ok(())
+            })?;
+            other.process.check_running()?;
+            anyhow::ensure!(other.serial().is_err(), "it has the zone without the key");
+        }
+        Ok(())
     });
 }
 
