@@ -186,7 +186,8 @@ impl Server {
             () = leave.cancelled() => return Err("a newer connection took its place".to_owned()),
         };
         let accepted = accepted.map_err(|error| error.to_string())?;
-        let recognised = live.clients.recognise(&accepted.identity);
+        let identity = accepted.identity.ok_or("no certificate")?;
+        let recognised = live.clients.recognise(&identity);
         let (name, role) = recognised.map_err(|error| error.to_string())?;
         let _place = stranger.promote(name.clone()).map_err(|full| full.to_string())?;
         self.converse(accepted.stream, Caller { name: name.to_string(), role }).await;

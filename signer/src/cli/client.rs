@@ -64,7 +64,7 @@ impl Client {
         let (Some("https"), Some(host)) = (uri.scheme_str(), host) else {
             return Err(usage(format!("--url {url:?}; expected https://HOST:PORT")));
         };
-        let material = Material::load(&TlsPaths { certificate, key, ca })
+        let material = Material::load(&TlsPaths { certificate, key, ca, crl: None })
             .map_err(|error| usage(error.to_string()))?;
         let connector = Connector::new(material, WallClock(now_s), ALPN_HTTP)
             .map_err(|error| usage(error.to_string()))?;

@@ -81,6 +81,7 @@ fn prepare_tls(files: &config::TlsFiles) -> anyhow::Result<PreparedTls> {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
         ca: files.ca.clone(),
+        crl: None,
     })
     .context("[tls]")?;
     let clock = WallClock(now_s);

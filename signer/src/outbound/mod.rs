@@ -176,10 +176,12 @@ impl Xot {
             }
         };
         let conversation = Conversation::new(accepted.stream);
+        // None but where it is not demanded.
+        let identity = accepted.identity?;
         let view = self.front.catalogue().view();
-        let refused = match view.peers().by_identity(&accepted.identity) {
+        let refused = match view.peers().by_identity(&identity) {
             Ok(peer) if accepted.alpn => {
-                let proven = Proven { identity: accepted.identity, chain: accepted.chain };
+                let proven = Proven { identity, chain: accepted.chain };
                 return Some((conversation, proven, peer));
             }
             Ok(peer) => format!("peer {peer} did not offer \"dot\" by ALPN (RFC 9103 §7.1)"),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::time_provider::TimeProvider as _;
 use rustls_pki_types::CertificateDer;
@@ -14,7 +14,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::recorder::Recorder;
-use super::{HandshakeError, Material, WallClock, explain, provider};
+use super::seen::Holder;
+use super::{HandshakeError, Keyring, Material, TlsFileError, WallClock, explain, provider};
 use crate::peers::Identity;
 
 /// Accepts TLS 1.3 connections from holders of certificates of our CA.
@@ -23,39 +24,53 @@ use crate::peers::Identity;
 /// it restricts its use (EKU, RFC 5280 §4.2.1.12). Who it is is for the caller to look up.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
-    verifier: Arc<dyn ClientCertVerifier>,
-    base: Arc<ServerConfig>,
-    material: Material,
+    keyring: Keyring,
     clock: WallClock,
     alpn: &'static [u8],
+    certificate: Certificate,
 }
 
-/// A connection whose other end is proven.
+/// Whether a client has to show a certificate. One that is shown must be good either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Certificate {
+    Demanded,
+    Optional,
+}
+
+/// A connection whose other end is proven, or has shown no certificate where none is demanded.
 #[derive(Debug)]
 pub struct Accepted<S> {
     /// The connection.
     pub stream: TlsStream<S>,
-    /// Whose certificate it is.
-    pub identity: Identity,
-    /// The certificate and its intermediates, as shown, leaf first.
+    /// Whose certificate it is. Absent only with [`Acceptor::without_demand`]: something else has
+    /// to prove such a peer before it is given anything.
+    pub identity: Option<Identity>,
+    /// The certificate and its intermediates, as shown, leaf first; empty where none was.
     pub chain: Vec<CertificateDer<'static>>,
     /// Whether the peer asked for our application protocol by name.
     pub alpn: bool,
 }
 
 impl Acceptor {
-    /// Prepares to accept; `alpn` is the one application protocol spoken.
+    /// Prepares to accept with what is in force at each handshake; `alpn` is the one application
+    /// protocol spoken.
+    pub fn of(keyring: Keyring, clock: WallClock, alpn: &'static [u8]) -> Self {
+        Self { keyring, clock, alpn, certificate: Certificate::Demanded }
+    }
+
+    /// The same with material that is not taken up anew.
     pub fn new(
         material: Material,
         clock: WallClock,
         alpn: &'static [u8],
-    ) -> Result<Self, rustls::Error> {
-        let verifier: Arc<dyn ClientCertVerifier> =
-            WebPkiClientVerifier::builder_with_provider(material.roots.clone(), provider())
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
-        let base = Arc::new(config(verifier.clone(), &material, clock, alpn)?);
-        Ok(Self { verifier, base, material, clock, alpn })
+    ) -> Result<Self, TlsFileError> {
+        Ok(Self::of(Keyring::fixed(material)?, clock, alpn))
+    }
+
+    /// Lets clients in that show no certificate too: their messages are signed (TSIG).
+    #[must_use]
+    pub fn without_demand(self) -> Self {
+        Self { certificate: Certificate::Optional, ..self }
     }
 
     /// Does the handshake, within `deadline`.
@@ -67,8 +82,10 @@ impl Acceptor {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (recorder, refused) = Recorder::new(self.verifier.clone());
-        let config = config(Arc::new(recorder), &self.material, self.clock, self.alpn)
+        let demanded = self.certificate == Certificate::Demanded;
+        let in_force = self.keyring.in_force();
+        let (recorder, refused) = Recorder::new(in_force.clients.clone(), demanded);
+        let config = config(Arc::new(recorder), &in_force.material, self.clock, self.alpn)
             .map_err(HandshakeError::Tls)?;
         let handshake = TlsAcceptor::from(Arc::new(config)).accept(stream);
         let stream = match tokio::time::timeout(deadline, handshake).await {
@@ -83,26 +100,29 @@ impl Acceptor {
             .iter()
             .map(|c| c.clone().into_owned())
             .collect();
-        let leaf = chain.first().ok_or(HandshakeError::CertificateMissing)?;
-        let identity = Identity::from_der(leaf)?;
+        if demanded && chain.is_empty() {
+            return Err(HandshakeError::CertificateMissing);
+        }
+        let identity = chain.first().map(|leaf| Identity::from_der(leaf)).transpose()?;
         let alpn = session.alpn_protocol() == Some(self.alpn);
         Ok(Accepted { stream, identity, chain, alpn })
     }
 
-    /// Whether a handshake with this chain would be accepted now: what was let in before a reload
-    /// may chain to a CA that is not ours any more, or have expired since.
+    /// Whether a handshake with this chain would be accepted now: what was let in before may
+    /// chain to a CA that is not ours any more, be revoked, or have expired since.
     pub fn still_accepts(&self, chain: &[CertificateDer<'_>]) -> bool {
         let (Some((leaf, intermediates)), Some(now)) =
             (chain.split_first(), self.clock.current_time())
         else {
             return false;
         };
-        self.verifier.verify_client_cert(leaf, intermediates, now).is_ok()
+        let in_force = self.keyring.in_force();
+        in_force.clients.verify_client_cert(leaf, intermediates, now).is_ok()
     }
 
-    /// The configuration for servers that do their own handshake (they see no refused identity).
-    pub fn server_config(&self) -> Arc<ServerConfig> {
-        self.base.clone()
+    /// Remembers what `name` showed, so that someone learns of it before it ends.
+    pub fn saw(&self, holder: Holder, name: &Arc<str>, chain: &[CertificateDer<'_>]) {
+        self.keyring.seen().record(holder, name, chain, (self.clock.0)());
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,7 +13,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::recorder::Recorder;
-use super::{HandshakeError, Material, WallClock, explain, provider};
+use super::seen::Holder;
+use super::{HandshakeError, Keyring, Material, TlsFileError, WallClock, explain, provider};
 use crate::peers::Identity;
 
 /// Connects with our certificate to holders of certificates of our CA.
@@ -22,24 +23,25 @@ use crate::peers::Identity;
 /// allow server authentication where it restricts its use.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    verifier: Arc<dyn ServerCertVerifier>,
-    material: Material,
+    keyring: Keyring,
     clock: WallClock,
     alpn: &'static [u8],
 }
 
 impl Connector {
-    /// Prepares to connect; `alpn` is the one application protocol spoken.
+    /// Prepares to connect with what is in force at each handshake; `alpn` is the one application
+    /// protocol spoken.
+    pub fn of(keyring: Keyring, clock: WallClock, alpn: &'static [u8]) -> Self {
+        Self { keyring, clock, alpn }
+    }
+
+    /// The same with material that is not taken up anew.
     pub fn new(
         material: Material,
         clock: WallClock,
         alpn: &'static [u8],
-    ) -> Result<Self, rustls::Error> {
-        let verifier: Arc<dyn ServerCertVerifier> =
-            WebPkiServerVerifier::builder_with_provider(material.roots.clone(), provider())
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
-        Ok(Self { verifier, material, clock, alpn })
+    ) -> Result<Self, TlsFileError> {
+        Ok(Self::of(Keyring::fixed(material)?, clock, alpn))
     }
 
     /// Does the handshake, within `deadline`; the server must choose our application protocol.
@@ -52,8 +54,10 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (recorder, refused) = Recorder::new(self.verifier.clone());
-        let config = self.config(Arc::new(recorder)).map_err(HandshakeError::Tls)?;
+        let in_force = self.keyring.in_force();
+        let (recorder, refused) = Recorder::new(in_force.servers.clone(), true);
+        let config =
+            self.config(Arc::new(recorder), &in_force.material).map_err(HandshakeError::Tls)?;
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
         let stream = match tokio::time::timeout(deadline, handshake).await {
             Err(_) => return Err(HandshakeError::Deadline(deadline)),
@@ -73,8 +77,18 @@ impl Connector {
         Ok((stream, identity))
     }
 
-    fn config(&self, verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, rustls::Error> {
-        let resolver = Arc::new(SingleCertAndKey::from(self.material.key.as_ref().clone()));
+    /// Remembers what `name` showed at the other end, so that someone learns of it before it ends.
+    pub fn saw<S>(&self, name: &Arc<str>, stream: &TlsStream<S>) {
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        self.keyring.seen().record(Holder::PeerServer, name, chain, (self.clock.0)());
+    }
+
+    fn config(
+        &self,
+        verifier: Arc<dyn ServerCertVerifier>,
+        material: &Material,
+    ) -> Result<ClientConfig, rustls::Error> {
+        let resolver = Arc::new(SingleCertAndKey::from(material.key.as_ref().clone()));
         let mut config = ClientConfig::builder_with_details(provider(), Arc::new(self.clock))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous() // a verifier of our own: it asks the real one and records its refusal

@@ -1,4 +1,4 @@
-//! Our certificate, its key and the CA, from PEM files.
+//! Our certificate, its key, the CAs and what they revoked, from PEM files.
 
 use std::fs;
 use std::io;
@@ -10,8 +10,9 @@ use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::crl::{self, List};
+use super::facts::{Facts, Unreadable};
 use super::provider;
 use crate::peers::{Identity, IdentityError};
 
@@ -30,6 +31,16 @@ pub struct TlsPaths {
     pub key: PathBuf,
     /// The CA certificates that a peer's must chain to.
     pub ca: PathBuf,
+    /// What those CAs have revoked.
+    pub crl: Option<PathBuf>,
+}
+
+impl TlsPaths {
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Path> {
+        let crl = self.crl.as_deref();
+        [&*self.certificate, &*self.key, &*self.ca].into_iter().chain(crl)
+    }
 }
 
 /// Why the files do not make an identity.
@@ -44,10 +55,12 @@ pub enum TlsFileError {
         error: io::Error,
     },
     /// Larger than any such file is.
-    #[error("{path}: more than {FILE_BYTES_MAX} octets, not a certificate file", path = .path.display())]
+    #[error("{path}: more than {bytes_max} octets, no such file is that large", path = .path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
+        /// What one may have.
+        bytes_max: u64,
     },
     /// Not PEM, or without the part that it is there for.
     #[error("{path}: {error}; expected {expected} in PEM form", path = .path.display())]
@@ -77,6 +90,22 @@ pub enum TlsFileError {
         /// Why.
         error: String,
     },
+    /// A certificate that can't be read for what it says.
+    #[error("{path}: {error}", path = .path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: Unreadable,
+    },
+    /// TLS can't work with what the files hold.
+    #[error("{path}: {error}", path = .path.display())]
+    Unusable {
+        /// The file that it is about.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
     /// Our own certificate cannot be read for an identity.
     #[error("{path}: {error}", path = .path.display())]
     Leaf {
@@ -87,17 +116,21 @@ pub enum TlsFileError {
     },
 }
 
-/// Our identity towards peers, and the CA that theirs must chain to.
+/// Our identity towards peers, the CAs that theirs must chain to, and what these have revoked.
 #[derive(Debug, Clone)]
 pub struct Material {
     pub(super) key: Arc<CertifiedKey>,
     pub(super) roots: Arc<RootCertStore>,
+    /// Our certificate, then its intermediates.
+    pub(super) ours: Vec<Facts>,
+    pub(super) authorities: Vec<Facts>,
+    /// Newest first. None where no file is configured.
+    pub(super) lists: Option<Vec<List>>,
     identity: Identity,
-    not_after_s: i64,
 }
 
 impl Material {
-    /// Reads and checks the three files.
+    /// Reads and checks the files.
     pub fn load(paths: &TlsPaths) -> Result<Self, TlsFileError> {
         let chain = certificates(&paths.certificate, "our certificate, leaf first")?;
         check_key_mode(&paths.key)?;
@@ -106,13 +139,13 @@ impl Material {
             expected: "a private key",
             error: error.to_string(),
         };
-        let key = PrivateKeyDer::from_pem_slice(&read(&paths.key)?).map_err(pem_error)?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&read(&paths.key, FILE_BYTES_MAX)?).map_err(pem_error)?;
         let leaf_error = |error| TlsFileError::Leaf { path: paths.certificate.clone(), error };
         // `certificates` gives at least one.
         let leaf = chain.first().map(AsRef::as_ref).unwrap_or_default();
         let identity = Identity::from_der(leaf).map_err(leaf_error)?;
-        let not_after_s = X509Certificate::from_der(leaf)
-            .map_or(0, |(_, leaf)| leaf.validity().not_after.timestamp());
+        let ours = facts(&paths.certificate, &chain)?;
         let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| {
             TlsFileError::KeyPair {
                 key: paths.key.clone(),
@@ -120,15 +153,20 @@ impl Material {
                 error: error.to_string(),
             }
         })?;
+        let cas = certificates(&paths.ca, "the CA certificates of our peers")?;
+        let authorities = facts(&paths.ca, &cas)?;
+        let lists =
+            paths.crl.as_ref().map(|path| crl::load(path, &cas, &provider())).transpose()?;
         let mut roots = RootCertStore::empty();
-        for ca in certificates(&paths.ca, "the CA certificates of our peers")? {
+        for ca in cas {
             roots.add(ca).map_err(|error| TlsFileError::Pem {
                 path: paths.ca.clone(),
                 expected: "the CA certificates of our peers",
                 error: error.to_string(),
             })?;
         }
-        Ok(Self { key: Arc::new(key), roots: Arc::new(roots), identity, not_after_s })
+        let (key, roots) = (Arc::new(key), Arc::new(roots));
+        Ok(Self { key, roots, ours, authorities, lists, identity })
     }
 
     /// Who we are towards peers.
@@ -138,16 +176,21 @@ impl Material {
 
     /// When our own certificate ends, in seconds since 1970.
     pub fn not_after_s(&self) -> i64 {
-        self.not_after_s
+        self.ours.first().map_or(0, |leaf| leaf.ends_at_s)
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsFileError> {
+pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, TlsFileError> {
     let failed = |error| TlsFileError::Read { path: path.to_owned(), error };
-    if fs::metadata(path).map_err(failed)?.len() > FILE_BYTES_MAX {
-        return Err(TlsFileError::TooLarge { path: path.to_owned() });
+    if fs::metadata(path).map_err(failed)?.len() > bytes_max {
+        return Err(TlsFileError::TooLarge { path: path.to_owned(), bytes_max });
     }
     fs::read(path).map_err(failed)
+}
+
+fn facts(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<Facts>, TlsFileError> {
+    let unreadable = |error| TlsFileError::Certificate { path: path.to_owned(), error };
+    chain.iter().map(|certificate| Facts::from_der(certificate).map_err(unreadable)).collect()
 }
 
 fn certificates(
@@ -155,7 +198,7 @@ fn certificates(
     expected: &'static str,
 ) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
     let wrong = |error: String| TlsFileError::Pem { path: path.to_owned(), expected, error };
-    let chain = CertificateDer::pem_slice_iter(&read(path)?)
+    let chain = CertificateDer::pem_slice_iter(&read(path, FILE_BYTES_MAX)?)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| wrong(error.to_string()))?;
     if chain.is_empty() {

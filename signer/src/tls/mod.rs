@@ -4,10 +4,19 @@
 //! both identities afresh, so a certificate that has expired since does not live on in a ticket.
 //! What a refused peer showed is kept beside the error, so that the log says who was refused.
 
+//!
+//! What is in force is a [`Keyring`], shared by all: it takes up certificates, CAs and revocation
+//! lists that were replaced, and knows what ends when.
+
 mod accept;
 mod connect;
+mod crl;
+mod expiry;
+mod facts;
 mod files;
+mod keyring;
 mod recorder;
+mod seen;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -23,7 +32,11 @@ use rustls_pki_types::UnixTime;
 
 pub use accept::{Accepted, Acceptor};
 pub use connect::Connector;
+pub use expiry::{Alarm, AlarmKind, Ending, NOTICE_S, URGENT_S, What};
+pub use facts::{Facts, Unreadable};
 pub use files::{Material, TlsFileError, TlsPaths};
+pub use keyring::{Keyring, LOOK_EVERY, Look, REFUSED_GRACE_S};
+pub use seen::{Holder, Seen};
 
 use crate::peers::Identity;
 

@@ -1,7 +1,8 @@
 //! Verifiers that remember whom they refused.
 //!
 //! rustls drops the certificate with the connection. Each connection gets a verifier of its own
-//! that asks the real one and keeps, on a refusal, what the certificate said.
+//! that asks the real one and keeps, on a refusal, what the certificate said. Of clients a
+//! certificate is demanded unless the listener leaves it to them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -26,12 +27,14 @@ pub(super) type Slot = Arc<OnceLock<Refused>>;
 pub(super) struct Recorder<V: ?Sized> {
     inner: Arc<V>,
     slot: Slot,
+    demanded: bool,
 }
 
 impl<V: ?Sized> Recorder<V> {
-    pub(super) fn new(inner: Arc<V>) -> (Self, Slot) {
+    /// With `demanded`, a client without a certificate is refused. Servers always have one.
+    pub(super) fn new(inner: Arc<V>, demanded: bool) -> (Self, Slot) {
         let slot = Slot::default();
-        (Self { inner, slot: slot.clone() }, slot)
+        (Self { inner, slot: slot.clone(), demanded }, slot)
     }
 
     fn record(&self, leaf: &CertificateDer<'_>, error: &Error) {
@@ -47,9 +50,41 @@ impl<V: ?Sized> Recorder<V> {
     }
 }
 
+/// What rustls asks of verifiers of either side, in the same words: whether who shows the
+/// certificate has its key.
+macro_rules! signatures_are_judged_by_the_real_one {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.inner.verify_tls12_signature(message, cert, signed)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.inner.verify_tls13_signature(message, cert, signed)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.inner.supported_verify_schemes()
+        }
+    };
+}
+
 impl ClientCertVerifier for Recorder<dyn ClientCertVerifier> {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.inner.root_hint_subjects()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.demanded
     }
 
     fn verify_client_cert(
@@ -63,27 +98,7 @@ impl ClientCertVerifier for Recorder<dyn ClientCertVerifier> {
             .inspect_err(|error| self.record(leaf, error))
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+    signatures_are_judged_by_the_real_one!();
 }
 
 impl ServerCertVerifier for Recorder<dyn ServerCertVerifier> {
@@ -100,25 +115,5 @@ impl ServerCertVerifier for Recorder<dyn ServerCertVerifier> {
             .inspect_err(|error| self.record(leaf, error))
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+    signatures_are_judged_by_the_real_one!();
 }

@@ -54,7 +54,7 @@ impl Pki {
         params.not_after = date_time_ymd(if leaf.expired { 2025 } else { 2027 }, 12, 31);
         let certificate = params.signed_by(&key, &self.issuer).expect("leaf");
         let at = |ending: &str| self.dir.path().join(format!("{}.{ending}", leaf.name));
-        let paths = TlsPaths { certificate: at("pem"), key: at("key"), ca: at("ca") };
+        let paths = TlsPaths { certificate: at("pem"), key: at("key"), ca: at("ca"), crl: None };
         fs::write(&paths.certificate, certificate.pem()).expect("write");
         fs::write(&paths.key, key.serialize_pem()).expect("write");
         fs::write(&paths.ca, &trust.ca_pem).expect("write");

@@ -24,7 +24,7 @@ async fn shake(
     let accept = tokio::spawn(async move {
         let accepted = acceptor.accept(far, DEADLINE).await?;
         assert!(accepted.alpn);
-        Ok(accepted.identity)
+        Ok(accepted.identity.expect("one is demanded"))
     });
     let connected = client.connect(near, name("server.test"), DEADLINE).await;
     let connected = connected.map(|(mut stream, identity)| {
@@ -62,12 +62,11 @@ async fn clients_are_refused_with_their_identity() {
     }
 }
 
-#[tokio::test]
-async fn a_client_without_a_certificate_is_refused() {
-    let pki = Pki::new();
-    let acceptor = pki.acceptor("server.test");
-    let (near, far) = duplex(1 << 16);
-    let accept = tokio::spawn(async move { acceptor.accept(far, DEADLINE).await.map(|_| ()) });
+/// A connection of a client that has no certificate, its own side done.
+async fn come_without(
+    pki: &Pki,
+    near: tokio::io::DuplexStream,
+) -> tokio_rustls::client::TlsStream<tokio::io::DuplexStream> {
     let roots = pki.material("nobody.test").roots.clone();
     let mut config = rustls::ClientConfig::builder_with_details(provider(), Arc::new(NOW))
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -77,10 +76,39 @@ async fn a_client_without_a_certificate_is_refused() {
     config.alpn_protocols = vec![ALPN_DOT.to_vec()];
     let connect = tokio_rustls::TlsConnector::from(Arc::new(config));
     // In TLS 1.3 the client's handshake is done before it is refused.
-    let mut stream = connect.connect(name("server.test"), near).await.expect("its side");
+    connect.connect(name("server.test"), near).await.expect("its side")
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_refused() {
+    let pki = Pki::new();
+    let acceptor = pki.acceptor("server.test");
+    let (near, far) = duplex(1 << 16);
+    let accept = tokio::spawn(async move { acceptor.accept(far, DEADLINE).await.map(|_| ()) });
+    let mut stream = come_without(&pki, near).await;
     let refused = accept.await.expect("task").expect_err("refused");
     assert!(matches!(refused, HandshakeError::CertificateMissing), "{refused}");
     stream.read_u8().await.expect_err("no data");
+}
+
+#[tokio::test]
+async fn where_none_is_demanded_a_client_may_come_without_and_not_with_a_bad_one() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let acceptor = pki.acceptor("server.test").without_demand();
+    let (near, far) = duplex(1 << 16);
+    let accept = acceptor.accept(far, DEADLINE);
+    let (_stream, accepted) = tokio::join!(come_without(&pki, near), accept);
+    let accepted = accepted.expect("accepted");
+    assert!(accepted.identity.is_none() && accepted.chain.is_empty() && accepted.alpn);
+    let leaf = Leaf { name: "client.test", usages: BOTH, expired: false };
+    for (client, expect) in [(pki.odd(&leaf, &pki), Ok(())), (other.odd(&leaf, &pki), Err(()))] {
+        let (near, far) = duplex(1 << 16);
+        let client = connector(client);
+        let connect = client.connect(near, name("server.test"), DEADLINE);
+        let (_stream, accepted) = tokio::join!(connect, acceptor.accept(far, DEADLINE));
+        let found = accepted.map(|accepted| assert!(accepted.identity.is_some()));
+        assert_eq!(found.map_err(|_| ()), expect);
+    }
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ impl Pki {
             certificate: self.dir.join(format!("{name}.pem")),
             key: self.dir.join(format!("{name}.key")),
             ca: self.dir.join("ca.pem"),
+            crl: None,
         };
         std::fs::write(&paths.certificate, certificate.pem()).expect("written");
         std::fs::write(&paths.key, key.serialize_pem()).expect("written");
