@@ -80,6 +80,9 @@ fn bed() -> Bed {
         schedule,
         frozen: None,
         published_at_s: None,
+        versions: Arc::new([]),
+        held: None,
+        waiting: None,
         doing: Doing::Idle,
         policy: Some("default".to_owned()),
     });

@@ -31,6 +31,8 @@ pub enum AlarmKind {
     StoreFailed,
     /// What the primary sent is refused.
     DataRefused,
+    /// New data waits for a person.
+    VersionHeld,
     /// The approval of the DNSKEY RRset ends, and its signatures with it.
     ApprovalEnding,
     /// The zone says less to its parent than it may.
@@ -45,7 +47,7 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// Every kind, for metrics.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::SignaturesExpired,
         Self::SignaturesEarly,
         Self::SignaturesExpiring,
@@ -57,6 +59,7 @@ impl AlarmKind {
         Self::DsNotApproved,
         Self::StoreFailed,
         Self::DataRefused,
+        Self::VersionHeld,
         Self::ApprovalEnding,
         Self::CdsWithheld,
         Self::RefreshWaits,
@@ -95,6 +98,7 @@ impl AlarmKind {
             Self::CdsWithheld => "cds-withheld",
             Self::StoreFailed => "store-failed",
             Self::DataRefused => "data-refused",
+            Self::VersionHeld => "version-held",
             Self::RefreshWaits => "refresh-waits",
             Self::PrimaryExpired => "primary-expired",
             Self::PrimaryUnreachable => "primary-unreachable",
@@ -119,7 +123,10 @@ impl AlarmKind {
             }
             Self::StoreFailed => "see to the disk under state_dir; it is tried again by itself",
             Self::DataRefused => {
-                "correct the zone at the primary and raise its serial; the reason names the record"
+                "correct the zone at its source and raise its serial; the reason names the record"
+            }
+            Self::VersionHeld => {
+                "look at `countersign zone diff ZONE up held`, then `countersign zone release` or `zone reject` it; a newer version from its source is judged by itself"
             }
             Self::SignaturesEarly => {
                 "the clock was ahead when they were made: see to it. The zone is signed anew by itself"

@@ -5,25 +5,22 @@
 use std::sync::Arc;
 
 use countersign_policy::ZoneName;
+use countersign_policy::signing::SerialPolicy;
 use countersign_zone::admitted::Notes;
+use countersign_zone::guard;
 use countersign_zone::receive::ReceivedZone;
 use countersign_zone::verify::VerifiedZone;
 use countersign_zone::{AdmittedZone, ZoneParams};
 
+use super::new_data::{Form, NewData, Steps};
 use super::pipeline::{self, Serials, Stop};
 use super::schedule::{Failure, FailureKind};
 use super::signing::{Saying, Signing, withheld};
-use super::{Context, ZoneSettings, fetch};
+use super::status::Progress;
+use super::{Context, Treatment, ZoneSettings, fetch};
 use crate::clock::now_s;
-
-/// New data on its way to being signed.
-#[derive(Debug)]
-pub(super) enum Held {
-    /// As it came.
-    Received(ReceivedZone),
-    /// Admitted.
-    Admitted(Arc<AdmittedZone>),
-}
+use crate::config::Guard;
+use crate::store::{Source, serial_is_higher};
 
 /// How a piece of work ended.
 pub(super) enum Outcome {
@@ -36,10 +33,31 @@ pub(super) enum Outcome {
         signing: Option<Signing>,
     },
     Signed(Box<Signed>),
+    /// It may come about later, of the same data.
     SignFailed {
         failure: Failure,
-        held: Option<Held>,
+        new: Option<NewData>,
         signing: Option<Signing>,
+    },
+    /// Not of this data, from this source.
+    Refused {
+        failure: Failure,
+        source: Source,
+        /// Whether a person had let it out.
+        released: bool,
+        signing: Signing,
+    },
+    /// The data is what is up already.
+    Unchanged {
+        /// Whether its serial counts.
+        counts: bool,
+        signing: Signing,
+    },
+    /// The data waits for a person.
+    Held {
+        new: NewData,
+        reasons: Vec<String>,
+        signing: Signing,
     },
     /// A version was to be made for its CDS and CDNSKEY alone, and they are not signed.
     CdsRefused {
@@ -60,8 +78,28 @@ pub(super) struct Signed {
     pub saying: Saying,
     /// Why it says less than it may.
     pub withheld: Option<Failure>,
-    /// The data, in case the version can't go out yet.
-    pub held: Option<Held>,
+    /// Whether admission left its data as it came.
+    pub exact: bool,
+    /// The data, where it is new.
+    pub new: Option<NewData>,
+}
+
+/// What a check starts from.
+pub(super) struct Have {
+    /// The serial of the newest data that is here; absent if there is none.
+    pub serial: Option<u32>,
+    /// That data, where it is as its source had it: what differences may be applied to.
+    #[expect(dead_code, reason = "the fetch of differences takes it")]
+    pub base: Option<Base>,
+}
+
+/// Data that differences may be applied to.
+#[expect(dead_code, reason = "the fetch of differences takes it")]
+pub(super) enum Base {
+    /// A version that is up, less what signing added, under this serial of its source.
+    Version(Arc<VerifiedZone>, u32),
+    /// Data that is to be signed.
+    Admitted(Arc<AdmittedZone>),
 }
 
 /// Asks the primaries, and the keeper on the way: a change of keys or policy is noticed at the
@@ -70,15 +108,17 @@ pub(super) async fn check(
     context: Arc<Context>,
     zone: ZoneName,
     settings: Arc<ZoneSettings>,
-    have: Option<u32>,
+    have: Have,
 ) -> Outcome {
     let asked = {
         let (keeper, zone) = (context.keeper.clone(), zone.clone());
         context.asking(move || Signing::ask(&keeper, &zone, now_s()).ok())
     };
-    let fetched = {
+    let fetched = if settings.primaries.is_empty() {
+        Ok(None)
+    } else {
         let _permit = context.transfers.acquire().await;
-        fetch::fetch(&context.counters, &zone, &settings, have).await
+        fetch::fetch(&context.counters, &zone, &settings, have.serial).await
     };
     let signing = asked.await.ok().flatten();
     match fetched {
@@ -96,6 +136,10 @@ pub(super) struct SignJob {
     pub incoming_serial: Option<u32>,
     pub serials: Serials,
     pub reuse: bool,
+    /// An earlier version goes out again: under the next serial, whatever its source's was.
+    pub raise: bool,
+    /// Told of each step.
+    pub steps: Steps,
 }
 
 impl SignJob {
@@ -107,53 +151,122 @@ impl SignJob {
             .map_err(|error| Failure::new(FailureKind::Keeper, error))?
     }
 
-    pub async fn sign_new(self, held: Option<Held>) -> Outcome {
+    /// Signs new data, if it may be signed and nobody has to look at it first.
+    pub async fn sign_new(self, new: Option<NewData>) -> Outcome {
         let signing = match self.ask().await {
             Ok(signing) => signing,
-            Err(failure) => return Outcome::SignFailed { failure, held, signing: None },
+            Err(failure) => return Outcome::SignFailed { failure, new, signing: None },
         };
-        let dnssec = self.settings.treatment.incoming_dnssec;
-        let admitted = match held {
-            Some(Held::Admitted(admitted))
-                if *admitted.params() == pipeline::admission(dnssec, &signing) =>
-            {
-                Ok(admitted)
-            }
-            Some(Held::Received(received)) => {
-                let signing = signing.clone();
-                self.context
-                    .computing(move || pipeline::admit_received(received, dnssec, &signing))
-                    .await
-                    .map(Arc::new)
-            }
-            // Admitted under another policy: the primary is asked for it again.
-            Some(Held::Admitted(_)) => Err(Failure::new(
-                FailureKind::Admission,
-                "the policy changed after the data was admitted; it is fetched again",
-            )),
-            None => Err(Failure::new(
-                FailureKind::Admission,
-                "the data was lost to an internal error; it is fetched again",
-            )),
+        let Some(new) = new else {
+            let why = "the data was lost to an internal error; it is fetched again";
+            let failure = Failure::new(FailureKind::Admission, why);
+            let source = Source::Primary;
+            return Outcome::Refused { failure, source, released: false, signing };
         };
-        match admitted {
-            Ok(admitted) => {
-                log_notes(admitted.notes());
-                self.sign(admitted, signing, Why::NewData).await
+        let (source, released) = (new.source.clone(), new.released.is_some());
+        let (new, admitted) = match self.admit(new, &signing).await {
+            Ok(admitted) => admitted,
+            Err(failure) => return Outcome::Refused { failure, source, released, signing },
+        };
+        log_notes(admitted.notes());
+        self.steps.tell(Progress::Admitted);
+        match self.judge(&new, &admitted, &signing).await {
+            Ok(Verdict::Unchanged) => Outcome::Unchanged { counts: new.beyond.is_some(), signing },
+            Ok(Verdict::Hold(reasons)) => Outcome::Held { new, reasons, signing },
+            Ok(Verdict::Pass) => {
+                let new = NewData { passed: true, ..new };
+                self.sign(admitted, signing, Why::NewData, Some(new)).await
             }
-            Err(failure) => Outcome::SignFailed { failure, held: None, signing: Some(signing) },
+            Err(failure) => Outcome::Refused { failure, source, released, signing },
         }
+    }
+
+    async fn admit(
+        &self,
+        new: NewData,
+        signing: &Signing,
+    ) -> Result<(NewData, Arc<AdmittedZone>), Failure> {
+        let params = pipeline::admission(self.settings.treatment.incoming_dnssec, signing);
+        let NewData { form, exact, .. } = new;
+        let (admitted, exact) = match form {
+            Form::Admitted(admitted) if *admitted.params() == params => (admitted, exact),
+            form => {
+                self.context
+                    .computing(move || {
+                        let received = match form {
+                            Form::Received(received) => received,
+                            // Admitted under another policy.
+                            Form::Admitted(admitted) => pipeline::received_again(&admitted)?,
+                        };
+                        let admitted = pipeline::admit_received(received, &params)?;
+                        let exact = exact && admitted.is_exact();
+                        Ok::<_, Failure>((Arc::new(admitted), exact))
+                    })
+                    .await?
+            }
+        };
+        let form = Form::Admitted(admitted.clone());
+        Ok((NewData { form, exact, ..new }, admitted))
+    }
+
+    /// Whether new data is to be signed at all, and by whose word.
+    async fn judge(
+        &self,
+        new: &NewData,
+        admitted: &Arc<AdmittedZone>,
+        signing: &Signing,
+    ) -> Result<Verdict, Failure> {
+        if new.source != Source::Primary
+            && new.released.is_none()
+            && self.is_up(admitted, signing).await?
+        {
+            return Ok(Verdict::Unchanged);
+        }
+        if let Some(last) = new.beyond.filter(|last| !serial_is_higher(new.serial, *last)) {
+            return Err(Failure::new(FailureKind::Admission, not_newer(new.serial, last)));
+        }
+        let Some(version) = self.version.clone().filter(|_| !new.passed && !new.is_decided())
+        else {
+            return Ok(Verdict::Pass);
+        };
+        let (settings, admitted) = (self.settings.clone(), admitted.clone());
+        let judged = self.context.computing(move || {
+            let reasons = guard::judge(&version, &admitted, &rules(&settings.treatment));
+            Ok::<_, Failure>(reasons.iter().map(ToString::to_string).collect::<Vec<_>>())
+        });
+        let reasons = judged.await?;
+        Ok(if reasons.is_empty() { Verdict::Pass } else { Verdict::Hold(reasons) })
+    }
+
+    /// Whether what is up was made of this data. Its serial matters where it shows in the versions, or
+    /// where a primary counts on too.
+    async fn is_up(
+        &self,
+        admitted: &Arc<AdmittedZone>,
+        signing: &Signing,
+    ) -> Result<bool, Failure> {
+        let (Some(version), Some(incoming)) = (self.version.clone(), self.incoming_serial) else {
+            return Ok(false);
+        };
+        let counts =
+            matches!(signing.params.policy.serial, SerialPolicy::Keep | SerialPolicy::Increment)
+                || !self.settings.primaries.is_empty();
+        if counts && admitted.serial() != incoming {
+            return Ok(false);
+        }
+        let admitted = admitted.clone();
+        self.context.computing(move || Ok(guard::same_data(&version, &admitted))).await
     }
 
     /// Signs the data of the version that is up; `for_cds` if that is for CDS and CDNSKEY alone.
     pub async fn sign_again(self, for_cds: bool) -> Outcome {
         let signing = match self.ask().await {
             Ok(signing) => signing,
-            Err(failure) => return Outcome::SignFailed { failure, held: None, signing: None },
+            Err(failure) => return Outcome::SignFailed { failure, new: None, signing: None },
         };
         let (Some(version), Some(incoming)) = (self.version.clone(), self.incoming_serial) else {
             let failure = Failure::new(FailureKind::Store, "there is no version to sign again");
-            return Outcome::SignFailed { failure, held: None, signing: Some(signing) };
+            return Outcome::SignFailed { failure, new: None, signing: Some(signing) };
         };
         if for_cds && signing.params.cds.is_none() {
             return Outcome::CdsOver { signing };
@@ -168,15 +281,20 @@ impl SignJob {
         match admitted {
             Ok(admitted) => {
                 log_notes(admitted.notes());
-                self.sign(Arc::new(admitted), signing, why).await
+                self.sign(Arc::new(admitted), signing, why, None).await
             }
-            Err(failure) => Outcome::SignFailed { failure, held: None, signing: Some(signing) },
+            Err(failure) => Outcome::SignFailed { failure, new: None, signing: Some(signing) },
         }
     }
 
-    async fn sign(self, admitted: Arc<AdmittedZone>, signing: Signing, why: Why) -> Outcome {
-        let incoming_serial = admitted.serial();
-        let held = (why == Why::NewData).then(|| Held::Admitted(admitted.clone()));
+    async fn sign(
+        self,
+        admitted: Arc<AdmittedZone>,
+        signing: Signing,
+        why: Why,
+        new: Option<NewData>,
+    ) -> Outcome {
+        let (incoming_serial, exact) = (admitted.serial(), admitted.is_exact());
         match self.steps(admitted, &signing, why).await {
             Ok(Made { version, saying, withheld }) => Outcome::Signed(Box::new(Signed {
                 version,
@@ -184,15 +302,19 @@ impl SignJob {
                 signing,
                 saying,
                 withheld,
-                held,
+                exact,
+                new,
             })),
             Err(failure) if why == Why::Cds && failure.kind == FailureKind::Cds => {
                 Outcome::CdsRefused { failure, signing }
             }
-            Err(failure) => {
-                let held = held.filter(|_| failure.kind != FailureKind::Admission);
-                Outcome::SignFailed { failure, held, signing: Some(signing) }
-            }
+            Err(failure) => match (new, failure.kind) {
+                (Some(new), FailureKind::Admission | FailureKind::WaitsForPrimary) => {
+                    let released = new.released.is_some();
+                    Outcome::Refused { failure, source: new.source, released, signing }
+                }
+                (new, _) => Outcome::SignFailed { failure, new, signing: Some(signing) },
+            },
         }
     }
 
@@ -209,7 +331,10 @@ impl SignJob {
         let mut reason = None;
         let mut keep_dnskey = false;
         loop {
-            let params = ZoneParams { keep_dnskey, ..signing.params_saying(saying) };
+            let mut params = ZoneParams { keep_dnskey, ..signing.params_saying(saying) };
+            if self.raise {
+                params.policy.serial = raised(params.policy.serial);
+            }
             let stop = match self.attempt(admitted.clone(), params).await {
                 Ok(version) => return Ok(Made { version, saying, withheld: reason }),
                 Err(stop) => stop,
@@ -257,6 +382,10 @@ impl SignJob {
                 .await?
         };
         tracing::info!(serial = planned.serial(), reused = planned.reused(), says, "planned");
+        self.steps.tell(Progress::Planned {
+            signatures: planned.missing() as u64,
+            kept: planned.reused() as u64,
+        });
         let (context, span) = (self.context.clone(), tracing::Span::current());
         let (planned, signatures) = self
             .context
@@ -276,13 +405,48 @@ impl SignJob {
             .map_err(|error| Stop::Failed(Failure::new(FailureKind::Keeper, error)))??;
         tracing::info!(signatures = signatures.count(), "signed");
         self.context.metrics.signatures_made(signatures.count());
+        self.steps.tell(Progress::Signed);
         let threads = self.context.threads;
         self.context
             .computing(move || {
                 pipeline::finish(planned, signatures, &admitted, &params, now_s(), threads)
             })
             .await
+            .inspect(|_| self.steps.tell(Progress::Verified))
     }
+}
+
+/// What becomes of new data before it is signed.
+enum Verdict {
+    /// It is what is up.
+    Unchanged,
+    Pass,
+    /// A person has to look at it.
+    Hold(Vec<String>),
+}
+
+/// What the guard goes by. Critical names are named one by one: no guard, and they are still guarded.
+fn rules(treatment: &Treatment) -> guard::Rules<'_> {
+    let off = Guard { shrink_percent_max: 100, shrink_records_min: u64::MAX, apex_ns: false };
+    let guard = treatment.guard.unwrap_or(off);
+    guard::Rules {
+        shrink_percent_max: guard.shrink_percent_max,
+        shrink_records_min: guard.shrink_records_min,
+        apex_ns: guard.apex_ns,
+        critical: &treatment.critical,
+    }
+}
+
+/// Why data is not newer than what was there before it.
+pub(super) fn not_newer(serial: u32, last: u32) -> String {
+    format!(
+        "serial {serial} is not newer than {last} (RFC 1982), which was here before it; raise it beyond {last}"
+    )
+}
+
+/// The policy under which a serial comes that its source did not give.
+fn raised(policy: SerialPolicy) -> SerialPolicy {
+    if policy == SerialPolicy::Keep { SerialPolicy::Increment } else { policy }
 }
 
 /// What a version is made for.

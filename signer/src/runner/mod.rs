@@ -7,8 +7,10 @@
 //! HSM; a background pass verifies it again.
 
 pub mod alarm;
+mod door;
 mod fetch;
 mod jobs;
+mod new_data;
 mod pipeline;
 pub mod schedule;
 mod signing;
@@ -34,11 +36,12 @@ use crate::config;
 use crate::counters::Counters;
 use crate::inbound::{self, Source};
 use crate::metrics::Metrics;
-pub use crate::outbound::differences::DifferenceBounds;
 use crate::published::{Catalogue, Published};
-use crate::store::{Store, StoreError};
+use crate::store::{Slot, Store, StoreError};
 use crate::tls::Connector;
-use schedule::{Failure, FailureKind, Schedule, TimerBounds};
+use door::Door;
+use new_data::NewData;
+use schedule::{Event, Failure, FailureKind, Schedule, TimerBounds};
 use status::{COMMANDS_MAX, Command, Directory, Doing, Handle, Status};
 use task::{RunId, ZoneTask, resumed_up};
 
@@ -214,6 +217,15 @@ impl Default for Treatment {
     }
 }
 
+/// How many differences between versions of a zone are kept for IXFR.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DifferenceBounds {
+    /// Between so many versions.
+    pub kept: usize,
+    /// Of so many octets together.
+    pub bytes_max: usize,
+}
+
 /// How primaries are reached, and how long that may take.
 #[derive(Debug, Clone)]
 pub struct Transfer {
@@ -321,6 +333,9 @@ impl Runner {
             schedule: resumed.schedule.clone(),
             frozen: resumed.frozen.clone(),
             published_at_s: resumed.published_at_s,
+            versions: resumed.saved.versions().into(),
+            held: resumed.door.held.clone(),
+            waiting: resumed.door.waiting.clone(),
             doing: Doing::Idle,
             policy: None,
         });
@@ -340,7 +355,9 @@ impl Runner {
             schedule: resumed.schedule,
             version: resumed.version,
             saved: resumed.saved,
-            held: None,
+            new: resumed.new,
+            door: resumed.door,
+            working: false,
             frozen: resumed.frozen,
             logged: None,
             ask_due_s: 0,
@@ -393,6 +410,8 @@ struct Resumed {
     published_at_s: Option<u64>,
     saved: crate::store::SaveState,
     frozen: Option<crate::store::Frozen>,
+    new: Option<NewData>,
+    door: Door,
     schedule: Schedule,
 }
 
@@ -433,8 +452,48 @@ async fn resume(context: &Context, zone: &ZoneName, settings: &ZoneSettings) -> 
     if up.is_some() {
         context.metrics.resumed();
     }
-    let schedule = Schedule::new(settings.timers, up, loaded.frozen.is_some(), damage, now_s);
-    Resumed { version, published_at_s, saved: loaded.ledger, frozen: loaded.frozen, schedule }
+    let mut schedule = Schedule::new(settings.timers, up, loaded.frozen.is_some(), damage, now_s);
+    let rejected = loaded.rejected;
+    let mut door = Door { held: loaded.held, rejected: rejected.is_some(), ..Door::default() };
+    if let Some(serial) = rejected {
+        schedule.note(Event::Rejected(serial), now_s);
+    }
+    if let Some(held) = door.held.as_ref().filter(|held| held.released.is_none()) {
+        schedule.note(Event::Held(door::awaits_person(held)), now_s);
+    }
+    door.waiting = loaded.waiting;
+    let new = on_its_way(context, &mut door).await;
+    if let Some(new) = &new {
+        schedule.note(Event::Arrived(new.serial), now_s);
+    }
+    let (saved, frozen) = (loaded.ledger, loaded.frozen);
+    Resumed { version, published_at_s, saved, frozen, new, door, schedule }
+}
+
+/// New data that was on its way when the daemon before ended, and that nobody would bring again. What
+/// came last goes first.
+async fn on_its_way(context: &Context, door: &mut Door) -> Option<NewData> {
+    let released = door.held.clone().filter(|held| held.released.is_some());
+    let waiting = door.waiting.clone().map(|kept| (Slot::Waiting, kept));
+    for (slot, kept) in waiting.into_iter().chain(released.map(|kept| (Slot::Held, kept))) {
+        let (store, of) = (context.store.clone(), kept.clone());
+        let read = tokio::task::spawn_blocking(move || store.kept_data(slot, &of)).await;
+        match task::flatten(read) {
+            Ok(zone) => {
+                let (serial, source) = (kept.serial, &kept.source);
+                tracing::info!(zone = %kept.zone, serial, %source, "goes on with new data from disk");
+                return Some(door::resumed(zone, &kept));
+            }
+            Err(error) => {
+                tracing::error!(zone = %kept.zone, error, "data that was set aside is lost");
+                match slot {
+                    Slot::Held => door.held = None,
+                    Slot::Waiting => door.waiting = None,
+                }
+            }
+        }
+    }
+    None
 }
 
 /// A folder that can't be read may hold a serial that went out and a freeze: nothing new goes out
@@ -450,6 +509,8 @@ fn unreadable(error: &StoreError, settings: &ZoneSettings, now_s: u64) -> Resume
             since_s: now_s,
             by: "the daemon itself: the zone's files could not be read".to_owned(),
         }),
+        new: None,
+        door: Door::default(),
         schedule: Schedule::new(settings.timers, None, true, Some(error.to_string()), now_s),
     }
 }

@@ -13,7 +13,7 @@ use countersign_zone::plan::{PlanError, PlannedZone, Task, plan};
 use countersign_zone::receive::{Bounds, CLASS_IN, ReceivedZone, Receiver};
 use countersign_zone::serial::{SerialError, next_serial};
 use countersign_zone::verify::{VerifiedZone, verify};
-use countersign_zone::{AdmittedZone, Rtype, Signatures, ZoneParams};
+use countersign_zone::{AdmittedZone, Rrset, Rtype, Signatures, ZoneParams};
 
 use super::schedule::{Failure, FailureKind};
 use super::signing::{Signing, keeper_failure, unwrap_time};
@@ -45,11 +45,9 @@ pub(super) fn admission(dnssec: IncomingDnssec, signing: &Signing) -> AdmissionP
 /// Admits what a primary sent.
 pub(super) fn admit_received(
     received: ReceivedZone,
-    dnssec: IncomingDnssec,
-    signing: &Signing,
+    params: &AdmissionParams,
 ) -> Result<AdmittedZone, Failure> {
-    admit(received, &admission(dnssec, signing))
-        .map_err(|refusal| Failure::new(FailureKind::Admission, refusal))
+    admit(received, params).map_err(|refusal| Failure::new(FailureKind::Admission, refusal))
 }
 
 /// The primary's data again, from the version that was made of it: the same records without
@@ -64,29 +62,51 @@ pub(super) fn admit_again(
     incoming_serial: u32,
     signing: &Signing,
 ) -> Result<AdmittedZone, Failure> {
-    let fail = |refusal| Failure::new(FailureKind::Admission, refusal);
-    // They were within bounds when they came.
-    let bounds = Bounds { records_max: usize::MAX, bytes_max: usize::MAX };
-    let mut receiver = Receiver::new(version.apex().clone(), bounds);
-    for node in version.records() {
-        let ours = |rtype: Rtype| rtype.is_signers_own() || rtype.speaks_to_parent();
-        for rrset in node.rrsets().filter(|rrset| !ours(rrset.rtype())) {
-            for rdata in rrset.rdatas() {
-                let mut rdata = rdata.to_vec();
-                if rrset.rtype() == Rtype::SOA {
-                    set_soa_serial(&mut rdata, incoming_serial);
-                }
-                receiver
-                    .push(rrset.owner(), rrset.rtype().0, CLASS_IN, rrset.ttl_s(), &rdata)
-                    .map_err(fail)?;
-            }
-        }
-    }
     let params = AdmissionParams {
         beyond: BeyondWindow::Cap,
         ..AdmissionParams::under(&signing.params.policy)
     };
-    admit(receiver.finish().map_err(fail)?, &params).map_err(fail)
+    admit(source_of(version, incoming_serial)?, &params)
+        .map_err(|refusal| Failure::new(FailureKind::Admission, refusal))
+}
+
+/// The data that a version was made of, under a serial of its source's.
+pub(super) fn source_of(
+    version: &VerifiedZone,
+    incoming_serial: u32,
+) -> Result<ReceivedZone, Failure> {
+    let ours = |rtype: Rtype| rtype.is_signers_own() || rtype.speaks_to_parent();
+    let records = version.records().iter().flat_map(|node| node.rrsets());
+    received_of(version.apex(), records.filter(|rrset| !ours(rrset.rtype())), Some(incoming_serial))
+}
+
+/// Admitted data as it was before admission, but for what admission put right.
+pub(super) fn received_again(admitted: &AdmittedZone) -> Result<ReceivedZone, Failure> {
+    let records = admitted.records().iter().flat_map(|node| node.rrsets());
+    received_of(admitted.apex(), records, None)
+}
+
+fn received_of<'a>(
+    apex: &ZoneName,
+    rrsets: impl Iterator<Item = Rrset<'a>>,
+    serial: Option<u32>,
+) -> Result<ReceivedZone, Failure> {
+    let fail = |refusal| Failure::new(FailureKind::Admission, refusal);
+    // They were within bounds when they came.
+    let bounds = Bounds { records_max: usize::MAX, bytes_max: usize::MAX };
+    let mut receiver = Receiver::new(apex.clone(), bounds);
+    for rrset in rrsets {
+        for rdata in rrset.rdatas() {
+            let mut rdata = rdata.to_vec();
+            if let (Rtype::SOA, Some(serial)) = (rrset.rtype(), serial) {
+                set_soa_serial(&mut rdata, serial);
+            }
+            receiver
+                .push(rrset.owner(), rrset.rtype().0, CLASS_IN, rrset.ttl_s(), &rdata)
+                .map_err(fail)?;
+        }
+    }
+    receiver.finish().map_err(fail)
 }
 
 /// The serial is the first of the five numbers that end SOA RDATA (RFC 1035 §3.3.13).

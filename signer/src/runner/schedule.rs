@@ -21,6 +21,8 @@
 
 mod alarms;
 
+use crate::store::serial_is_higher;
+
 /// The first retry of signing; doubled with each failure.
 const SIGN_RETRY_S_MIN: u64 = 1;
 /// The longest pause between attempts to sign: an HSM that comes back is used within a minute.
@@ -127,7 +129,7 @@ pub enum Event {
     Tick,
     /// A check ended well.
     Checked {
-        /// The primary had new data, which is held for signing: its serial.
+        /// The primary had new data, which is to be signed: its serial.
         new_data: Option<u32>,
         /// The primary's timers.
         timers: SoaTimers,
@@ -160,8 +162,45 @@ pub enum Event {
     SignFailed(Failure),
     /// A version was ready when the zone was frozen: it is signed again after the thaw.
     Withheld,
+    /// New data that did not come from a check is to be signed: its serial.
+    Arrived(u32),
+    /// The new data is what is up already.
+    Unchanged {
+        /// From the keeper.
+        params: Params,
+        /// What is to be signed in its place.
+        instead: Option<u32>,
+    },
+    /// The new data waits for a person, and nothing else.
+    Held(AwaitsPerson),
+    /// Nothing waits for a person any more.
+    NoneHeld,
+    /// A person has rejected the primary's data of this serial.
+    Rejected(u32),
+    /// New data that did not come from a check is refused.
+    ArrivalRefused {
+        /// Why.
+        failure: Failure,
+        /// Who brought it was not told: it is for an alarm to say.
+        untold: bool,
+        /// What is to be signed in its place.
+        instead: Option<u32>,
+    },
     /// The version that a restart resumed does not verify.
     Distrusted(String),
+}
+
+/// New data that waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwaitsPerson {
+    /// The serial that its source gave it.
+    pub serial: u32,
+    /// Since when.
+    pub since_s: u64,
+    /// Why.
+    pub reason: String,
+    /// Whether it came from a primary, which is not asked for it again.
+    pub fetched: bool,
 }
 
 /// Why a piece of work failed.
@@ -200,7 +239,7 @@ pub enum FailureKind {
 /// The work to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// Ask the primaries, and fetch what is newer than the data that is held.
+    /// Ask the primaries, and fetch what is newer than the data that is here.
     Check,
     /// Sign the new data.
     SignNew {
@@ -226,7 +265,11 @@ pub struct Schedule {
     frozen: bool,
     up: Option<Up>,
     /// Serial of new data that waits for its signatures.
-    held: Option<u32>,
+    pending: Option<u32>,
+    /// New data that waits for a person.
+    person: Option<AwaitsPerson>,
+    /// The primary's serial that a person has rejected.
+    rejected: Option<u32>,
     keep: bool,
     /// Sign again although no signature is due: what for.
     resign: Option<&'static str>,
@@ -238,6 +281,7 @@ pub struct Schedule {
     check_failure: Option<Failed>,
     sign_due_s: u64,
     sign_failure: Option<Failed>,
+    arrival_failure: Option<Failed>,
     /// When CDS and CDNSKEY are to be tried, where what is up lacks them.
     cds_due_s: Option<u64>,
     cds_failure: Option<Failed>,
@@ -288,7 +332,9 @@ impl Schedule {
             bounds,
             frozen,
             up,
-            held: None,
+            pending: None,
+            person: None,
+            rejected: None,
             keep: false,
             resign: damage.as_ref().and(up).map(|_| "a newer version was damaged"),
             distrusted: damage,
@@ -298,6 +344,7 @@ impl Schedule {
             check_failure: None,
             sign_due_s: now_s,
             sign_failure: None,
+            arrival_failure: None,
             cds_due_s: None,
             cds_failure: None,
             dnskey: None,
@@ -338,7 +385,7 @@ impl Schedule {
                     self.check_due_s = now_s;
                 }
                 if new_data.is_some() {
-                    self.held = new_data;
+                    self.pending = new_data;
                     self.sign_due_s = now_s;
                 }
                 if let Some(params) = params {
@@ -355,10 +402,11 @@ impl Schedule {
             Event::Published { up, params, withheld } => {
                 self.working = None;
                 self.up = Some(up);
-                self.held = None;
+                self.pending = None;
                 self.resign = None;
                 self.distrusted = None;
                 self.sign_failure = None;
+                self.arrival_failure = None;
                 self.learn(params, now_s);
                 (self.cds_due_s, self.cds_failure) = match withheld {
                     Some(failure) => self.cds_failed(failure, now_s),
@@ -376,6 +424,32 @@ impl Schedule {
                 self.learn(params, now_s);
             }
             Event::Withheld => self.working = None,
+            Event::Arrived(serial) => {
+                self.pending = Some(serial);
+                self.arrival_failure = None;
+                self.sign_due_s = now_s;
+            }
+            Event::Unchanged { params, instead } => {
+                self.working = None;
+                self.pending = instead;
+                self.sign_failure = None;
+                self.learn(params, now_s);
+            }
+            Event::Held(person) => {
+                self.working = None;
+                self.pending = None;
+                self.sign_failure = None;
+                self.person = Some(person);
+            }
+            Event::NoneHeld => self.person = None,
+            Event::Rejected(serial) => self.rejected = Some(serial),
+            Event::ArrivalRefused { failure, untold, instead } => {
+                self.working = None;
+                self.keep |= failure.kind == FailureKind::WaitsForPrimary;
+                self.arrival_failure = untold.then(|| Failed::again(None, failure, now_s));
+                self.pending = instead;
+                self.sign_due_s = now_s;
+            }
             Event::SignFailed(failure) => match self.working.take() {
                 // A check that panicked: it pauses as any that fails.
                 Some(Work::Check) => self.fail_check(failure, now_s),
@@ -443,8 +517,8 @@ impl Schedule {
 
     fn fail_sign(&mut self, failure: Failure, now_s: u64) {
         match failure.kind {
-            FailureKind::Admission if self.held.is_some() => {
-                self.held = None;
+            FailureKind::Admission if self.pending.is_some() => {
+                self.pending = None;
                 self.fail_check(failure, now_s);
                 return;
             }
@@ -452,7 +526,7 @@ impl Schedule {
                 self.keep = true;
                 // Held, it would be tried again at once and for ever, and the primary never asked
                 // for the serial that is waited for.
-                if self.held.take().is_some() {
+                if self.pending.take().is_some() {
                     self.fail_check(failure, now_s);
                 }
                 return;
@@ -478,7 +552,7 @@ impl Schedule {
             return None;
         }
         if !self.frozen && self.sign_due_s <= now_s {
-            if self.held.is_some() {
+            if self.pending.is_some() {
                 return Some(Work::SignNew { reuse: self.may_reuse() });
             }
             if self.again_wanted(now_s) && !self.keep {
@@ -513,7 +587,7 @@ impl Schedule {
         }
         let mut at_s = self.check_due_s;
         if !self.frozen {
-            if self.held.is_some() || (self.again_wanted(now_s) && !self.keep) {
+            if self.pending.is_some() || (self.again_wanted(now_s) && !self.keep) {
                 at_s = at_s.min(self.sign_due_s);
             } else if let Some(up) = self.up.filter(|_| !self.keep) {
                 let due_s = self.cds_due_s.unwrap_or(u64::MAX).min(up.refresh_at_s);
@@ -523,9 +597,33 @@ impl Schedule {
         Some(at_s)
     }
 
-    /// The serial of the newest data that is held, signed or not.
+    /// The serial of the newest data that the primary is not to be asked for again: what waits to be
+    /// signed, or for a person, or was rejected, or is up.
     pub fn newest_data(&self) -> Option<u32> {
-        self.held.or(self.up.map(|up| up.incoming_serial))
+        let held = self.person.as_ref().filter(|person| person.fetched).map(|person| person.serial);
+        let up = self.up.map(|up| up.incoming_serial);
+        let newer = |a: u32, b: u32| if serial_is_higher(b, a) { b } else { a };
+        self.pending.or_else(|| [up, held, self.rejected].into_iter().flatten().reduce(newer))
+    }
+
+    /// New data that is to be signed, under its source's serial.
+    pub fn pending(&self) -> Option<u32> {
+        self.pending
+    }
+
+    /// New data that waits for a person.
+    pub fn awaits_person(&self) -> Option<&AwaitsPerson> {
+        self.person.as_ref()
+    }
+
+    /// Whether versions keep the primary's serials, as far as the keeper has said.
+    pub fn keeps_serials(&self) -> bool {
+        self.keep
+    }
+
+    /// Takes an event, and starts nothing: another event follows.
+    pub fn note(&mut self, event: Event, now_s: u64) {
+        self.apply(event, now_s);
     }
 
     /// The version that is up.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::schedule::Schedule;
-use crate::store::Frozen;
+use crate::store::{Frozen, Kept, Record};
 
 /// Commands that wait for a zone's runner. A NOTIFY that finds the queue full is dropped: those
 /// ahead of it ask for the same check.
@@ -25,6 +25,33 @@ pub enum Command {
     Refresh,
     /// Take this as the zone's new data.
     Push(Push),
+    /// Let the data out that waits for a person.
+    Release {
+        /// The serial of what was looked at: something else may have come meanwhile.
+        serial: u32,
+        /// Who says so.
+        by: String,
+        /// As a push's.
+        progress: mpsc::Sender<Progress>,
+    },
+    /// Let it go.
+    Reject {
+        /// The serial of what was looked at.
+        serial: u32,
+        /// Who says so.
+        by: String,
+        /// Answered when it is so and durable, or with what was wrong.
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// Put an earlier version up again, under a higher serial.
+    Republish {
+        /// The serial that it was published under.
+        version: u32,
+        /// Who says so.
+        by: String,
+        /// As a push's.
+        progress: mpsc::Sender<Progress>,
+    },
     /// Let no new version out.
     Freeze {
         /// Who says so.
@@ -125,6 +152,12 @@ pub struct Status {
     pub frozen: Option<Frozen>,
     /// When the version that is up was stored.
     pub published_at_s: Option<u64>,
+    /// The versions that are on disk, newest first.
+    pub versions: Arc<[Record]>,
+    /// New data that waits for a person, or was let out by one and is not up yet.
+    pub held: Option<Kept>,
+    /// New data that waits for the keeper, or a thaw.
+    pub waiting: Option<Kept>,
     /// What is being done.
     pub doing: Doing,
     /// Name of the signing policy, once the keeper told it.

@@ -12,7 +12,9 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::jobs::{Held, Outcome, SignJob, Signed, check};
+use super::door::Door;
+use super::jobs::{Base, Have, Outcome, SignJob, Signed, check};
+use super::new_data::{Arrival, Form, NewData, Steps, Told};
 use super::pipeline::Serials;
 use super::schedule::{Event, Failure, FailureKind, Schedule, SoaTimers, Up, Work};
 use super::signing::{Signing, unwrap_time};
@@ -20,7 +22,7 @@ use super::status::{Command, Doing, Progress, Status};
 use super::{Context, ZoneSettings};
 use crate::clock::now_s;
 use crate::published::Published;
-use crate::store::{Frozen, Meta, Record, SaveState};
+use crate::store::{Frozen, Kept, Meta, Record, SaveState, Slot, Source};
 
 /// Attempts to tell the keeper that a version went out. It is for the ledger's count of ZSK
 /// signatures; the zone is out in any case, and the next version's line covers what this one
@@ -39,7 +41,11 @@ pub(super) struct ZoneTask {
     pub(super) schedule: Schedule,
     pub(super) version: Option<Arc<VerifiedZone>>,
     pub(super) saved: SaveState,
-    pub(super) held: Option<Held>,
+    /// New data that is to be signed.
+    pub(super) new: Option<NewData>,
+    pub(super) door: Door,
+    /// Whether a piece of work is under way.
+    pub(super) working: bool,
     pub(super) frozen: Option<Frozen>,
     /// When the keeper is to be asked what the zone is to be signed with.
     pub(super) ask_due_s: u64,
@@ -76,10 +82,17 @@ impl ZoneTask {
         self.ask_later(now_s());
         loop {
             let now_s = now_s();
+            if !self.working
+                && let Some(next) = self.door.next.take()
+            {
+                self.schedule.note(event, now_s);
+                event = self.take_arrival(next).await;
+            }
             if let Some(work) = self.schedule.next(event, now_s) {
                 job = Some(self.start(work));
+                self.working = true;
             }
-            self.show(job.is_some());
+            self.show();
             if question.is_none() && self.asks(now_s) {
                 question = Some(self.ask());
             }
@@ -89,6 +102,7 @@ impl ZoneTask {
                 () = self.stop.cancelled() => return,
                 ended = ended(&mut job) => {
                     job = None;
+                    self.working = false;
                     self.take_up(ended).await
                 }
                 answer = ended(&mut question) => {
@@ -148,14 +162,20 @@ impl ZoneTask {
         if may_ask { Some(work_s.unwrap_or(u64::MAX).min(self.ask_due_s)) } else { work_s }
     }
 
-    fn show(&self, working: bool) {
+    /// Shows how things are, and then says the last words about them: whoever hears one finds it so.
+    fn show(&mut self) {
         self.status.send_modify(|status| {
             status.schedule = self.schedule.clone();
             status.frozen.clone_from(&self.frozen);
-            if !working {
+            status.held.clone_from(&self.door.held);
+            status.waiting.clone_from(&self.door.waiting);
+            if !self.working {
                 status.doing = Doing::Idle;
             }
         });
+        for (told, last) in self.door.last_words.drain(..) {
+            told.end(last);
+        }
     }
 
     fn start(&mut self, work: Work) -> JoinHandle<Outcome> {
@@ -174,13 +194,16 @@ impl ZoneTask {
         let span = tracing::info_span!("run", run = %self.run, zone = %self.zone);
         match work {
             Work::Check => {
-                let have = self.schedule.newest_data();
+                let have = self.have();
                 tokio::spawn(check(context, zone, settings, have).instrument(span))
             }
             Work::SignNew { reuse } => {
-                let held = self.held.take();
-                let job = self.job(context, settings, reuse);
-                tokio::spawn(async move { job.sign_new(held).await }.instrument(span))
+                let new = self.new.take();
+                let mut job = self.job(context, settings, reuse);
+                job.steps = self.door.told.as_ref().map(Told::steps).unwrap_or_default();
+                job.raise =
+                    new.as_ref().is_some_and(|new| matches!(new.source, Source::Republish { .. }));
+                tokio::spawn(async move { job.sign_new(new).await }.instrument(span))
             }
             Work::SignAgain { reuse } => {
                 let job = self.job(context, settings, reuse);
@@ -205,7 +228,29 @@ impl ZoneTask {
                 last_incoming: self.saved.last_incoming(),
             },
             reuse,
+            raise: false,
+            steps: Steps::default(),
         }
+    }
+
+    /// The newest data that is here, and whether differences may be applied to it.
+    fn have(&self) -> Have {
+        let serial = self.schedule.newest_data();
+        let base = match (&self.new, &self.version, self.schedule.up()) {
+            (Some(NewData { form: Form::Admitted(admitted), exact: true, .. }), ..) => {
+                Some(Base::Admitted(admitted.clone()))
+            }
+            (None, Some(version), Some(up))
+                if serial == Some(up.incoming_serial)
+                    && self.saved.newest().is_some_and(|record| {
+                        record.exact && record.serial == version.serial()
+                    }) =>
+            {
+                Some(Base::Version(version.clone(), up.incoming_serial))
+            }
+            _ => None,
+        };
+        Have { serial, base }
     }
 
     async fn obey(&mut self, command: Command) -> Event {
@@ -220,9 +265,17 @@ impl ZoneTask {
                 tracing::info!(%run, zone = %self.zone, "an operator asks for a refresh");
                 Event::RefreshRequested
             }
-            Command::Push(push) => {
-                let reason = "pushes are not taken yet".to_owned();
-                let _ = push.progress.try_send(Progress::Refused { reason });
+            Command::Push(push) => self.arrive(Arrival::Push(push)).await,
+            Command::Release { serial, by, progress } => {
+                self.arrive(Arrival::Release { serial, by, progress }).await
+            }
+            Command::Republish { version, by, progress } => {
+                self.arrive(Arrival::Republish { version, by, progress }).await
+            }
+            Command::Reject { serial, by, done } => {
+                let rejected = self.reject(serial, &by).await;
+                self.show();
+                let _ = done.send(rejected);
                 Event::Tick
             }
             Command::Freeze { by, done } => {
@@ -287,7 +340,7 @@ impl ZoneTask {
                     FailureKind::Verification,
                     format!("internal error: {error}"),
                 ),
-                held: None,
+                new: None,
                 signing: None,
             }
         });
@@ -305,10 +358,33 @@ impl ZoneTask {
                 Event::CheckFailed { failure, params }
             }
             Outcome::Signed(signed) => self.publish(*signed).instrument(span).await,
-            Outcome::SignFailed { failure, held, signing } => {
+            Outcome::SignFailed { failure, new, signing } => {
                 self.learn_policy(signing.as_ref());
-                self.held = held;
-                span.in_scope(|| self.sign_failed(failure))
+                self.try_later(failure, new).instrument(span).await
+            }
+            Outcome::Refused { failure, source, released, signing } => {
+                self.learn_policy(Some(&signing));
+                if source != Source::Primary || released {
+                    return self.arrival_refused(failure, released).instrument(span).await;
+                }
+                let event = span.in_scope(|| self.sign_failed(failure));
+                let Some(aside) = self.door.set_aside.take() else { return event };
+                self.schedule.note(event, now_s());
+                Event::Arrived(self.new.insert(aside).serial)
+            }
+            Outcome::Unchanged { counts, signing } => {
+                self.learn_policy(Some(&signing));
+                self.unchanged(counts, signing.summary()).instrument(span).await
+            }
+            Outcome::Held { new, reasons, signing } => {
+                self.learn_policy(Some(&signing));
+                match self.hold(new, reasons).await {
+                    Ok(event) => event,
+                    Err(failure) => {
+                        let new = self.new.take();
+                        self.try_later(failure, new).instrument(span).await
+                    }
+                }
             }
             Outcome::CdsRefused { failure, signing } => {
                 self.learn_policy(Some(&signing));
@@ -331,7 +407,11 @@ impl ZoneTask {
         let new_data = received.as_ref().map(|_| soa.and_then(serial_of_soa).unwrap_or_default());
         if let (Some(zone), Some(serial)) = (received, new_data) {
             tracing::info!(serial, records = zone.records(), "new data from the primary");
-            self.held = Some(Held::Received(zone));
+            let before = self.new.replace(NewData::fetched(zone, serial));
+            // The primary would not bring it again.
+            let before =
+                before.filter(|new| new.source != Source::Primary || new.released.is_some());
+            self.door.set_aside = before.or(self.door.set_aside.take());
         } else {
             tracing::debug!("the primary has nothing newer");
         }
@@ -345,6 +425,18 @@ impl ZoneTask {
         if let Some(signing) = signing {
             self.status.send_modify(|status| status.policy = Some(signing.policy_name.clone()));
         }
+    }
+
+    /// A version did not come about, and may later, of the same data.
+    async fn try_later(&mut self, failure: Failure, new: Option<NewData>) -> Event {
+        let lost = new.is_none();
+        self.new = new.or(self.new.take());
+        if lost {
+            self.door.end(Progress::Refused { reason: failure.detail.clone() });
+        } else if let Err(failure) = self.keep_waiting(&failure.detail).await {
+            return self.arrival_refused(failure, false).await;
+        }
+        self.sign_failed(failure)
     }
 
     fn sign_failed(&mut self, failure: Failure) -> Event {
@@ -379,26 +471,26 @@ impl ZoneTask {
     /// Stores a verified version, then puts it up. In this order: what was ever up is there
     /// after a restart.
     async fn publish(&mut self, signed: Signed) -> Event {
+        let Signed { version, incoming_serial, signing, saying, withheld, exact, new } = signed;
         if let Some(frozen) = &self.frozen {
             tracing::warn!(by = frozen.by, "a version is ready, and dropped: the zone is frozen");
-            self.held = signed.held;
-            return Event::Withheld;
+            let reason = format!("the zone is frozen by {}; it goes out after the thaw", frozen.by);
+            self.new = new;
+            return match self.keep_waiting(&reason).await {
+                Ok(()) => Event::Withheld,
+                Err(failure) => self.arrival_refused(failure, false).await,
+            };
         }
-        let Signed { version, incoming_serial, signing, saying, withheld, held } = signed;
         let now_s = now_s();
         let version = Arc::new(version);
         let up = signing.up(&version, incoming_serial, saying, now_s);
-        let meta =
-            Meta { incoming_serial, params: up.params, refresh_at_s: up.refresh_at_s, now_s };
+        let meta = self.meta(new.as_ref(), exact, &up, now_s);
         let record = match self.save(version.clone(), meta).await {
             Ok(record) => record,
-            Err(failure) => {
-                self.held = held;
-                return self.sign_failed(failure);
-            }
+            Err(failure) => return self.try_later(failure, new).await,
         };
         if let Err(error) = self.context.catalogue.publish(Arc::new(Published::new(&version))) {
-            return self.sign_failed(Failure::new(FailureKind::Store, error));
+            return self.try_later(Failure::new(FailureKind::Store, error), new).await;
         }
         tracing::info!(
             serial = version.serial(),
@@ -413,8 +505,11 @@ impl ZoneTask {
                 .in_current_span(),
         );
         self.version = Some(version);
-        self.held = None;
+        if let Some(new) = &new {
+            self.went_out(new, record.serial).await;
+        }
         self.status.send_modify(|status| {
+            status.versions = self.saved.versions().into();
             status.published_at_s = Some(record.published_at_s);
             status.policy = Some(signing.policy_name.clone());
         });
@@ -425,10 +520,37 @@ impl ZoneTask {
         Event::Published { up, params: signing.summary(), withheld }
     }
 
+    /// What a version is stored with: of new data what is known of that, else what was known before.
+    fn meta(&self, new: Option<&NewData>, exact: bool, up: &Up, now_s: u64) -> Meta {
+        let before = self.saved.newest().filter(|_| new.is_none());
+        Meta {
+            new_data: new.is_some(),
+            exact: exact && new.map_or_else(|| before.is_some_and(|b| b.exact), |new| new.exact),
+            source: new.map_or_else(|| before?.source.clone(), |new| Some(new.source.clone())),
+            released: new.map_or_else(|| before?.released.clone(), |new| new.released.clone()),
+            incoming_serial: up.incoming_serial,
+            params: up.params,
+            refresh_at_s: up.refresh_at_s,
+            now_s,
+        }
+    }
+
     async fn save(&mut self, version: Arc<VerifiedZone>, meta: Meta) -> Result<Record, Failure> {
         let store = self.context.store.clone();
         let mut saved = self.saved.clone();
+        // An earlier version that goes out again does not overtake what waits for a person.
+        let beyond = self
+            .door
+            .held
+            .clone()
+            .filter(|_| meta.new_data && matches!(meta.source, Some(Source::Republish { .. })));
         let (saved, record) = tokio::task::spawn_blocking(move || {
+            if let Some(held) = beyond {
+                let data_changes = saved.data_changes() + 1;
+                if let Err(error) = store.note_kept(Slot::Held, &Kept { data_changes, ..held }) {
+                    return (saved, Err(error));
+                }
+            }
             let record = store.save(&mut saved, &version, meta);
             (saved, record)
         })
@@ -446,7 +568,9 @@ async fn ended<T>(job: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
     }
 }
 
-fn flatten<T>(result: Result<Result<T, crate::store::StoreError>, JoinError>) -> Result<T, String> {
+pub(super) fn flatten<T>(
+    result: Result<Result<T, crate::store::StoreError>, JoinError>,
+) -> Result<T, String> {
     match result {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
@@ -467,7 +591,7 @@ pub(super) fn timers_of_soa(rdata: &[u8]) -> Option<SoaTimers> {
     Some(SoaTimers { refresh_s: number(1)?, retry_s: number(2)?, expire_s: number(3)? })
 }
 
-fn serial_of_soa(rdata: &[u8]) -> Option<u32> {
+pub(super) fn serial_of_soa(rdata: &[u8]) -> Option<u32> {
     let numbers = rdata.get(rdata.len().checked_sub(20)?..)?;
     numbers.first_chunk().copied().map(u32::from_be_bytes)
 }

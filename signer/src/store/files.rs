@@ -49,8 +49,8 @@ pub(super) type At<'a> = &'a mut dyn FnMut(Step) -> io::Result<()>;
 /// One zone's folder.
 #[derive(Debug)]
 pub(super) struct ZoneFolder {
-    path: PathBuf,
-    zone: ZoneName,
+    pub(super) path: PathBuf,
+    pub(super) zone: ZoneName,
 }
 
 /// What the folder says, before any version is read.
@@ -96,6 +96,7 @@ impl ZoneFolder {
                     zone: self.zone.clone(),
                     high_water: serial,
                     versions: Vec::new(),
+                    data_changes: 0,
                 });
                 if serial_is_higher(serial, current.high_water) {
                     current.high_water = serial;
@@ -137,7 +138,7 @@ impl ZoneFolder {
         Ok(serials)
     }
 
-    fn entries(&self) -> Result<Vec<String>, StoreError> {
+    pub(super) fn entries(&self) -> Result<Vec<String>, StoreError> {
         let fail = |source| StoreError::io("list", &self.path, source);
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(fail)? {
@@ -164,13 +165,13 @@ impl ZoneFolder {
     pub(super) fn save(
         &self,
         before: Option<&Current>,
-        record: &Record,
+        current: &Current,
+        serial: u32,
         bytes: &[u8],
-        keep: usize,
         at: At<'_>,
-    ) -> Result<Current, StoreError> {
+    ) -> Result<(), StoreError> {
         self.make_folder(at)?;
-        let path = self.version_path(record.serial);
+        let path = self.version_path(serial);
         let fail = |source| StoreError::io("write", &path, source);
         let temporary = temporary(&path);
         let mut file = File::create(&temporary).map_err(fail)?;
@@ -193,8 +194,7 @@ impl ZoneFolder {
             let _ = fs::remove_file(&path);
             return Err(fail(source));
         }
-        let current = following(&self.zone, before, record, keep);
-        if let Err(error) = self.write_current(before, &current, at) {
+        if let Err(error) = self.write_current(before, current, at) {
             // The version was not published. Its file goes, or a full disk fills further with
             // each attempt; but not if `current.json` names it already (the last sync failed).
             let on_disk = read_json::<Current>(&self.path.join(CURRENT)).ok().flatten();
@@ -205,12 +205,11 @@ impl ZoneFolder {
             }
             return Err(error);
         }
-        self.remove_others(&current);
-        at(Step::OlderRemoved).map_err(fail)?;
-        Ok(current)
+        self.remove_others(current);
+        at(Step::OlderRemoved).map_err(fail)
     }
 
-    fn make_folder(&self, at: At<'_>) -> Result<(), StoreError> {
+    pub(super) fn make_folder(&self, at: At<'_>) -> Result<(), StoreError> {
         let fail = |source| StoreError::io("make", &self.path, source);
         if !self.path.exists() {
             fs::create_dir_all(&self.path).map_err(fail)?;
@@ -268,7 +267,14 @@ impl ZoneFolder {
     }
 }
 
-fn following(zone: &ZoneName, before: Option<&Current>, record: &Record, keep: usize) -> Current {
+/// What `current.json` says after `record`.
+pub(super) fn following(
+    zone: &ZoneName,
+    before: Option<&Current>,
+    record: &Record,
+    new_data: bool,
+    keep: usize,
+) -> Current {
     let mut versions = vec![record.clone()];
     let older = before.map(|current| current.versions.as_slice()).unwrap_or_default();
     versions.extend(older.iter().filter(|old| old.serial != record.serial).cloned());
@@ -277,7 +283,8 @@ fn following(zone: &ZoneName, before: Option<&Current>, record: &Record, keep: u
         Some(before) if serial_is_higher(before.high_water, record.serial) => before.high_water,
         _ => record.serial,
     };
-    Current { version: VERSION, zone: zone.clone(), high_water, versions }
+    let data_changes = before.map_or(0, |current| current.data_changes) + u64::from(new_data);
+    Current { version: VERSION, zone: zone.clone(), high_water, versions, data_changes }
 }
 
 /// `v123.zone` is version 123.
@@ -285,17 +292,17 @@ fn serial_of(name: &str) -> Option<u32> {
     name.strip_prefix('v')?.strip_suffix(".zone")?.parse().ok()
 }
 
-fn temporary(path: &Path) -> PathBuf {
+pub(super) fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(TEMPORARY_SUFFIX);
     PathBuf::from(name)
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -306,7 +313,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
     serde_json::from_str(&text).map(Some).map_err(|error| error.to_string())
 }
 
-fn write_json<T: Serialize>(path: &Path, value: &T, at: At<'_>) -> io::Result<()> {
+pub(super) fn write_json<T: Serialize>(path: &Path, value: &T, at: At<'_>) -> io::Result<()> {
     let temporary = temporary(path);
     let written = (|| {
         let mut file = File::create(&temporary)?;

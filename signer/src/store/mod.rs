@@ -7,6 +7,11 @@
 //!                                          the highest serial ever published
 //!                       /previous.json     the one before it
 //!                       /frozen.json       there while no new version may go out
+//!                       /held.json         new data that waits for a person: of where, since when, why
+//!                       /held-<hash>.zone  its records (see `data`)
+//!                       /waiting.json      the same for pushed data that waits for something else,
+//!                       /waiting-<hash>.zone   the keeper or a thaw
+//!                       /rejected.json     the primary's serial that a person did not let out
 //! ```
 //!
 //! A version whose root hash is the one that was recorded when it was verified stands for
@@ -14,7 +19,9 @@
 //! write these files can publish: the folder belongs to the daemon's user alone, and a background
 //! pass verifies what was resumed.
 
+mod data;
 mod files;
+mod kept;
 #[cfg(test)]
 mod tests;
 pub mod v1;
@@ -27,8 +34,10 @@ use countersign_policy::ZoneName;
 use countersign_zone::stored;
 use countersign_zone::verify::VerifiedZone;
 
+pub use data::Records;
 use files::{Step, ZoneFolder};
-pub use v1::{Frozen, Record};
+pub use kept::Slot;
+pub use v1::{Decision, Frozen, Kept, Record, Source};
 
 /// All zones' folders, and the lock on them.
 #[derive(Debug)]
@@ -88,6 +97,12 @@ pub struct Loaded<T = VerifiedZone> {
     pub ledger: SaveState,
     /// There while no new version may go out.
     pub frozen: Option<Frozen>,
+    /// New data that waits for a person.
+    pub held: Option<Kept>,
+    /// New data that waits for something else.
+    pub waiting: Option<Kept>,
+    /// The primary's serial that a person did not let out.
+    pub rejected: Option<u32>,
     /// What was found damaged; each is a reason to alarm.
     pub damage: Vec<String>,
 }
@@ -104,13 +119,36 @@ impl SaveState {
 
     /// The primary's serial of the newest version.
     pub fn last_incoming(&self) -> Option<u32> {
-        self.0.as_ref()?.versions.first().map(|record| record.incoming_serial)
+        self.newest().map(|record| record.incoming_serial)
+    }
+
+    /// The newest version.
+    pub fn newest(&self) -> Option<&Record> {
+        self.versions().first()
+    }
+
+    /// The versions that are on disk, newest first.
+    pub fn versions(&self) -> &[Record] {
+        self.0.as_ref().map(|current| current.versions.as_slice()).unwrap_or_default()
+    }
+
+    /// How many times new data has gone out.
+    pub fn data_changes(&self) -> u64 {
+        self.0.as_ref().map_or(0, |current| current.data_changes)
     }
 }
 
 /// What a version is stored with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
+    /// Whether its data is not that of the version before it.
+    pub new_data: bool,
+    /// Whether it is the source's to the octet.
+    pub exact: bool,
+    /// Where it came from.
+    pub source: Option<Source>,
+    /// Who let it out, where it was held.
+    pub released: Option<Decision>,
     /// The primary's serial of its data.
     pub incoming_serial: u32,
     /// Digest of the policy and keys that it was signed under.
@@ -182,7 +220,25 @@ impl Store {
                 Err(problem) => damage.push(format!("{}: {problem}", path.display())),
             }
         }
-        Ok(Loaded { version, ledger: SaveState(found.current), frozen: found.frozen, damage })
+        let changes = found.current.as_ref().map_or(0, |current| current.data_changes);
+        Ok(Loaded {
+            version,
+            ledger: SaveState(found.current),
+            frozen: found.frozen,
+            held: folder.read_kept(Slot::Held, changes),
+            waiting: folder.read_kept(Slot::Waiting, changes),
+            rejected: folder.read_rejected(),
+            damage,
+        })
+    }
+
+    /// A version that is kept, by its record.
+    #[expect(clippy::disallowed_methods, reason = "this is the store: it has the recorded root")]
+    pub fn version(&self, zone: &ZoneName, record: &Record) -> Result<VerifiedZone, StoreError> {
+        let path = ZoneFolder::new(&self.zones, zone).version_path(record.serial);
+        let fail = |source| StoreError::io("read", &path, source);
+        let bytes = fs::read(&path).map_err(fail)?;
+        stored::resume(&bytes, record.root).map_err(|error| fail(io::Error::other(error)))
     }
 
     /// Makes `version` the one that a restart resumes. When this returns, it is durable; only
@@ -201,8 +257,12 @@ impl Store {
             published_at_s: meta.now_s,
             refresh_at_s: meta.refresh_at_s,
             params: meta.params,
+            exact: meta.exact,
+            source: meta.source,
+            released: meta.released,
         };
-        self.save_bytes(version.apex(), state, &record, &bytes, &mut |_| Ok(()))?;
+        let new_data = meta.new_data;
+        self.save_bytes(version.apex(), state, &record, new_data, &bytes, &mut |_| Ok(()))?;
         Ok(record)
     }
 
@@ -211,11 +271,15 @@ impl Store {
         zone: &ZoneName,
         state: &mut SaveState,
         record: &Record,
+        new_data: bool,
         bytes: &[u8],
         at: &mut dyn FnMut(Step) -> io::Result<()>,
     ) -> Result<(), StoreError> {
         let folder = ZoneFolder::new(&self.zones, zone);
-        state.0 = Some(folder.save(state.0.as_ref(), record, bytes, self.keep, at)?);
+        let before = state.0.as_ref();
+        let current = files::following(zone, before, record, new_data, self.keep);
+        folder.save(before, &current, record.serial, bytes, at)?;
+        state.0 = Some(current);
         Ok(())
     }
 

@@ -47,8 +47,11 @@ fn save(
         published_at_s: 7,
         refresh_at_s: 8,
         params: [9; 32],
+        exact: true,
+        source: Some(Source::Primary),
+        released: None,
     };
-    store.save_bytes(&zone(), state, &record, &bytes, at)
+    store.save_bytes(&zone(), state, &record, true, &bytes, at)
 }
 
 fn load(store: &Store) -> Loaded<Vec<u8>> {

@@ -21,6 +21,10 @@ pub struct Current {
     pub high_water: u32,
     /// What is kept, newest first.
     pub versions: Vec<Record>,
+    /// How many times new data has gone out; signing the same data again does not count. Data that was
+    /// kept aside before the last time has been overtaken.
+    #[serde(default)]
+    pub data_changes: u64,
 }
 
 /// One published version.
@@ -41,6 +45,98 @@ pub struct Record {
     /// Digest of the policy and keys that it was signed under, hexadecimal.
     #[serde(with = "hex32")]
     pub params: [u8; 32],
+    /// Whether the version without what signing adds is the source's data to the octet, so that its
+    /// differences may be applied to it. Versions of before this was recorded are not.
+    #[serde(default)]
+    pub exact: bool,
+    /// Where its data came from; absent in versions of before this was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// Who let it out, where it was held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<Decision>,
+}
+
+/// Where a zone's data came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "kebab-case")]
+pub enum Source {
+    /// A primary, by transfer.
+    Primary,
+    /// Someone pushed it.
+    Push {
+        /// As the API knew them.
+        by: String,
+    },
+    /// Someone put an earlier version up again.
+    Republish {
+        /// As the API knew them.
+        by: String,
+        /// The serial that it was published under before.
+        of: u32,
+    },
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Primary => f.write_str("from a primary"),
+            Self::Push { by } => write!(f, "pushed by {by}"),
+            Self::Republish { by, of } => write!(f, "version {of}, republished by {by}"),
+        }
+    }
+}
+
+/// What a person decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// As the API knew them.
+    pub by: String,
+    /// When, seconds since 1970.
+    pub at_s: u64,
+}
+
+/// `held.json` and `waiting.json`: new data that was set aside, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The zone.
+    pub zone: ZoneName,
+    /// The serial that its source gave it.
+    pub serial: u32,
+    /// Since when, seconds since 1970.
+    pub since_s: u64,
+    /// Where it came from.
+    pub source: Source,
+    /// Why it was set aside.
+    pub reasons: Vec<String>,
+    /// Whether its records are as the source had them.
+    pub exact: bool,
+    /// [`Current::data_changes`] when it was set aside.
+    pub data_changes: u64,
+    /// Its records.
+    pub records: u64,
+    /// SHA-256 of its file, hexadecimal; the file is named by it.
+    #[serde(with = "hex32")]
+    pub digest: [u8; 32],
+    /// Who let it out, where it was held, and is not up yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<Decision>,
+}
+
+/// `rejected.json`: the primary's data that a person did not let out. It is not fetched again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rejected {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The serial that the primary gave it.
+    pub serial: u32,
+    /// Who did not.
+    pub decision: Decision,
 }
 
 /// `frozen.json`: there while no new version may go out.

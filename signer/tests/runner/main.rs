@@ -4,6 +4,7 @@
 mod keeper;
 mod officers;
 mod primary;
+mod pushes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -72,6 +73,16 @@ impl Bed {
 
     /// One that asks the keeper at this pace.
     async fn daemon_asking(&self, primary: std::net::SocketAddr, ask: AskPace) -> Daemon {
+        self.daemon_with(Some(primary), ask, |_| {}).await
+    }
+
+    /// One whose zone is treated as `change` says.
+    async fn daemon_with(
+        &self,
+        primary: Option<std::net::SocketAddr>,
+        ask: AskPace,
+        change: impl FnOnce(&mut Treatment),
+    ) -> Daemon {
         let access = ZoneAccess { zone: zone(), primaries: vec![], secondaries: vec![] };
         let catalogue = Arc::new(Catalogue::new([access], PeerTable::new([]).expect("empty")));
         let (sender, announced) = mpsc::unbounded_channel();
@@ -90,14 +101,17 @@ impl Bed {
         context.ask = ask;
         let runner = Runner::new(Arc::new(context));
         let identity = IdentityRule::san("primary.test");
-        let source = Source::new("p".into(), primary, identity, "primary.test").expect("source");
+        let source =
+            |primary| Source::new("p".into(), primary, identity, "primary.test").expect("source");
+        let mut treatment = Treatment::default();
+        change(&mut treatment);
         let settings = ZoneSettings {
-            primaries: vec![source],
+            primaries: primary.map(source).into_iter().collect(),
             transfer: Transfer {
                 connector: self.connector.clone(),
                 limits: inbound::Limits::default(),
             },
-            treatment: Treatment::default(),
+            treatment,
             bounds: Bounds { records_max: 1_000, bytes_max: 100_000 },
             timers: TimerBounds { min_s: 1, max_s: 3_600 },
         };

@@ -15,6 +15,7 @@ pub mod cds;
 pub(crate) mod compose;
 pub mod cuts;
 pub mod difference;
+pub mod guard;
 pub mod name;
 pub(crate) mod nsec;
 pub(crate) mod nsec3;

@@ -315,6 +315,11 @@ impl PlannedZone {
         &self.cds_orders
     }
 
+    /// How many signatures [`tasks`](Self::tasks) asks for.
+    pub fn missing(&self) -> usize {
+        self.zone.len()
+    }
+
     /// How many signatures are kept.
     pub fn reused(&self) -> usize {
         self.reused

@@ -152,6 +152,19 @@ impl Arena {
     }
 }
 
+/// One record as it came, in class IN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceivedRecord<'a> {
+    /// Its owner in wire form.
+    pub owner: &'a [u8],
+    /// Its type.
+    pub rtype: Rtype,
+    /// Its TTL.
+    pub ttl_s: u32,
+    /// Its data in wire form, names uncompressed.
+    pub rdata: &'a [u8],
+}
+
 /// A whole zone as the primary sent it, its records shaped as their types demand; not yet judged
 /// as a zone.
 #[derive(Debug)]
@@ -169,6 +182,16 @@ impl ReceivedZone {
     /// How many records arrived.
     pub fn records(&self) -> usize {
         self.arena.records.len()
+    }
+
+    /// Its records, in the order of their arrival.
+    pub fn iter(&self) -> impl Iterator<Item = ReceivedRecord<'_>> {
+        self.arena.records.iter().map(|record| ReceivedRecord {
+            owner: self.arena.owner(record),
+            rtype: record.rtype,
+            ttl_s: record.ttl_s,
+            rdata: self.arena.rdata(record),
+        })
     }
 
     /// RDATA of the first SOA record at the apex, if there is one; admission sees to it that there

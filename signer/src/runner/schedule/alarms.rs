@@ -1,6 +1,6 @@
 //! What of a zone's schedule needs someone's attention.
 
-use super::{Schedule, Up};
+use super::{Failed, Schedule, Up};
 use crate::runner::alarm::{Alarm, AlarmKind};
 
 impl Schedule {
@@ -18,6 +18,10 @@ impl Schedule {
         if let Some(reason) = &self.distrusted {
             let kind = AlarmKind::VersionDistrusted;
             alarms.push(lasting(kind, reason.clone(), self.checked_s));
+        }
+        if let Some(person) = &self.person {
+            let reason = format!("serial {}: {}", person.serial, person.reason);
+            alarms.push(lasting(AlarmKind::VersionHeld, reason, person.since_s));
         }
         self.of_failures(now_s, &mut alarms);
         if let Some(timers) = self.timers {
@@ -91,6 +95,10 @@ impl Schedule {
                     retry_at_s: Some(due_s),
                 });
             }
+        }
+        if let Some(Failed { failure, since_s, .. }) = &self.arrival_failure {
+            let kind = AlarmKind::of(failure.kind);
+            alarms.push(lasting(kind, failure.detail.clone(), *since_s));
         }
     }
 }
