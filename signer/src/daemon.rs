@@ -4,6 +4,7 @@
 //! they did. A reload (SIGHUP) takes a configuration that is whole, or leaves the old one in
 //! force and says why. A stop (SIGTERM, SIGINT) ends within its deadline.
 
+mod certificates;
 mod listeners;
 mod prepared;
 
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use certificates::PreparedTls;
 pub use prepared::Prepared;
 
 use crate::api::{ApiState, Live, LocalRule, Server, bind_unix};
@@ -121,6 +123,7 @@ impl Daemon {
             tasks.spawn(server.clone().serve_tls(listener));
         }
         shared.serve(open.dns, open.xot, &runner, &tasks, &stop);
+        tasks.spawn(until(&stop, certificates::watch(state.clone())));
         metrics.config_loaded(true);
         Ok(Self { path: path.to_owned(), started: config, state, runner, shared, tasks, stop })
     }
@@ -132,8 +135,10 @@ impl Daemon {
                 .unwrap_or(sd_notify::NotifyState::Reloading),
         ]);
         let path = self.path.clone();
+        let before = self.state.live.load().certificates.clone();
         let read = tokio::task::spawn_blocking(move || {
-            config::load(&path).map_err(anyhow::Error::from).and_then(Prepared::new)
+            let config = config::load(&path)?;
+            Prepared::after(config, before.as_ref())
         })
         .await;
         match read.map_err(anyhow::Error::from).and_then(|read| read) {
@@ -149,6 +154,9 @@ impl Daemon {
             tracing::warn!(settings = ?restart, "changed, and taken up at the next restart only");
         }
         self.shared.reload(&prepared);
+        if let Some(tls) = &prepared.tls {
+            certificates::forget_unlisted(&tls.keyring, &prepared.config);
+        }
         // Before the zones: new ones are read from disk, which takes as long as it takes, and an
         // API client that is gone must not stay in until then.
         let mut live = live(&prepared);
@@ -192,7 +200,7 @@ fn live(prepared: &Prepared) -> Live {
         restart_needed_for: Vec::new(),
         clients: prepared.clients.clone(),
         acceptor: tls.map(|tls| tls.api.clone()),
-        certificate_ends_at_s: tls.map(|tls| tls.certificate_ends_at_s),
+        certificates: tls.map(|tls| tls.keyring.clone()),
     }
 }
 

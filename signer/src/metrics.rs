@@ -1,7 +1,10 @@
 //! What Prometheus sees. Counters live here; everything that is a state (zones, tokens, expiry)
 //! is read when it is asked for, so that no series outlives what it is about.
 //!
-//! Cardinality is bounded: tokens by the founding, notices by their kinds, peers never a label, zones by [`ZONES_MAX`].
+//! Cardinality is bounded: tokens by the founding, notices by their kinds, zones by [`ZONES_MAX`],
+//! peers, which are labels of their certificates alone, by [`CERTIFICATES_MAX`].
+
+use std::collections::BTreeMap;
 
 use countersign_hsm::protocol::{KeeperHealth, LATENCY_BUCKETS_US, TokenHealth, TokenState};
 use countersign_policy::ZoneName;
@@ -13,6 +16,7 @@ use prometheus::{Encoder as _, IntCounter, Registry, TextEncoder};
 use crate::runner::alarm::AlarmKind;
 use crate::runner::schedule::Up;
 use crate::runner::status::Directory;
+use crate::tls::{self, Ending};
 
 /// Zones with series of their own. A portfolio of 200,000 zones would be as many series per
 /// metric; beyond this the sums over all zones must do, and the API names the zones.
@@ -20,6 +24,9 @@ pub const ZONES_MAX: usize = 1_000;
 
 /// Series of zone alarms, at most.
 const ALARMS_MAX: usize = 1_000;
+
+/// Certificates with series of their own, those that end soonest: beyond them the alarms count.
+const CERTIFICATES_MAX: usize = 1_000;
 
 /// The daemon's counters.
 #[derive(Debug)]
@@ -46,6 +53,10 @@ pub struct Scrape<'a> {
     pub config_refused: bool,
     /// When our own TLS certificate ends.
     pub certificate_ends_at_s: Option<i64>,
+    /// What else of TLS ends when, soonest first.
+    pub endings: &'a [Ending],
+    /// What needs attention about certificates.
+    pub certificate_alarms: &'a [tls::Alarm],
     /// Further counters, by name and help text.
     pub counters: &'a [(String, &'static str, u64)],
     /// Seconds since 1970.
@@ -140,6 +151,7 @@ impl Metrics {
             family(name, help, MetricType::COUNTER, [(vec![], Value::Counter(*value))])
         }));
         families.extend(general(scrape));
+        families.extend(certificates(scrape));
         families.extend(zones(scrape));
         families.extend(scrape.keeper.map(notices));
         families.extend(tokens(scrape.keeper.map(|keeper| &*keeper.tokens)));
@@ -239,6 +251,38 @@ fn general(scrape: &Scrape<'_>) -> Vec<MetricFamily> {
             certificate.map(|s| (vec![], as_f64(s))),
         ),
     ]
+}
+
+fn certificates(scrape: &Scrape<'_>) -> Vec<MetricFamily> {
+    let alarms = tls::AlarmKind::ALL.map(|kind| {
+        let count = scrape.certificate_alarms.iter().filter(|alarm| alarm.kind == kind).count();
+        (vec![("kind", kind.as_str().to_owned())], as_f64(count as u64))
+    });
+    // The same name may stand for two certificates of a chain, or be two CAs': the sooner counts.
+    let mut shown = BTreeMap::new();
+    for ending in scrape.endings.iter().take(CERTIFICATES_MAX) {
+        let left_s = i128::from(ending.at_s) - i128::from(scrape.now_s);
+        shown.entry((ending.what.as_str(), ending.name.as_str())).or_insert(left_s);
+    }
+    vec![
+        gauge(
+            "countersign_certificate_alarms",
+            "Alarms about certificates and revocation lists, by their kind.",
+            alarms,
+        ),
+        gauge(
+            "countersign_certificate_expires_seconds",
+            "Seconds until a certificate in use ends, or a revocation list is due anew; negative after that.",
+            shown.into_iter().map(|((kind, name), left_s)| {
+                (vec![("kind", kind.to_owned()), ("name", name.to_owned())], seconds(left_s))
+            }),
+        ),
+    ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no certificate lasts for 2^53 seconds")]
+fn seconds(count: i128) -> f64 {
+    count as f64
 }
 
 fn zones(scrape: &Scrape<'_>) -> Vec<MetricFamily> {
@@ -393,6 +437,8 @@ mod tests {
                 keeper: Some(&KeeperHealth { tokens: vec![token], notices: vec![frozen] }),
                 config_refused: false,
                 certificate_ends_at_s: Some(5),
+                endings: &[],
+                certificate_alarms: &[],
                 counters: &[("countersign_transfers_out_total".to_owned(), "Transfers out.", 4)],
                 now_s: 0,
             })

@@ -37,7 +37,7 @@ use crate::metrics::Metrics;
 use crate::peers::Identities;
 use crate::published::Catalogue;
 use crate::runner::status::Directory;
-use crate::tls::Acceptor;
+use crate::tls::{Acceptor, Holder, Keyring};
 
 /// Request line and headers; ours are a few hundred octets.
 const HEADER_BYTES_MAX: usize = 16 << 10;
@@ -66,8 +66,8 @@ pub struct Live {
     pub clients: Identities<(Arc<str>, Role)>,
     /// TLS for them; absent without `[tls]`.
     pub acceptor: Option<Acceptor>,
-    /// When our own certificate ends.
-    pub certificate_ends_at_s: Option<i64>,
+    /// What TLS works with, there and with peers.
+    pub certificates: Option<Keyring>,
 }
 
 /// Further counters for `/metrics`: name, help text, value.
@@ -189,6 +189,7 @@ impl Server {
         let identity = accepted.identity.ok_or("no certificate")?;
         let recognised = live.clients.recognise(&identity);
         let (name, role) = recognised.map_err(|error| error.to_string())?;
+        acceptor.saw(Holder::ApiClient, &name, &accepted.chain);
         let _place = stranger.promote(name.clone()).map_err(|full| full.to_string())?;
         self.converse(accepted.stream, Caller { name: name.to_string(), role }).await;
         Ok(())

@@ -173,6 +173,11 @@ pub struct Health {
     pub restart_needed_for: Vec<String>,
     /// When our own TLS certificate ends.
     pub certificate_ends_at_s: Option<i64>,
+    /// What needs attention about the daemon itself, worst first: `certificate-expired`,
+    /// `certificate-revoked`, `certificate-expiring-soon` (7 days), `certificate-files`,
+    /// `crl-expired`, `crl-expiring`, `crl-missing` or `certificate-expiring` (30 days).
+    #[serde(default)]
+    pub alarms: Vec<AlarmReport>,
 }
 
 /// Something that the keeper wants known.

@@ -31,6 +31,7 @@ use crate::metrics::Scrape;
 use crate::notices;
 use crate::published::Published;
 use crate::runner::status::{Command, Handle, Status};
+use crate::tls::{self, Keyring};
 
 type Answer<T> = Result<T, Problem>;
 type Shared = State<Arc<ApiState>>;
@@ -358,7 +359,10 @@ async fn health(State(state): Shared) -> Json<Health> {
         alarmed += u64::from(!status.schedule.alarms(now_s).is_empty());
     }
     let live = state.live.load();
+    let alarms = live.certificates.as_ref().map(|keyring| keyring.alarms(now_s));
+    let alarms: Vec<_> = alarms.into_iter().flatten().map(certificate_alarm).collect();
     let fine = keeper_error.is_none()
+        && alarms.is_empty()
         && !notices.iter().any(|notice| notice.attention)
         && alarmed == 0
         && live.config_error.is_none();
@@ -372,8 +376,19 @@ async fn health(State(state): Shared) -> Json<Health> {
         notices,
         config_error: live.config_error.clone(),
         restart_needed_for: live.restart_needed_for.iter().map(|s| (*s).to_owned()).collect(),
-        certificate_ends_at_s: live.certificate_ends_at_s,
+        certificate_ends_at_s: live.certificates.as_ref().map(Keyring::ends_at_s),
+        alarms,
     })
+}
+
+fn certificate_alarm(alarm: tls::Alarm) -> AlarmReport {
+    AlarmReport {
+        kind: alarm.kind.as_str().to_owned(),
+        reason: alarm.reason,
+        next_step: alarm.next_step,
+        since_s: alarm.since_s,
+        retry_at_s: None,
+    }
 }
 
 fn reports(mut notices: Vec<Notice>) -> Vec<NoticeReport> {
@@ -392,15 +407,20 @@ async fn metrics(State(state): Shared) -> Answer<Response> {
     let keeper = ask(&state, Client::health).await.ok();
     let live = state.live.load();
     let counters = (state.counters)();
+    let (certificates, now_s) = (live.certificates.as_ref(), now_s());
+    let endings = certificates.map(Keyring::endings).unwrap_or_default();
+    let alarms = certificates.map(|keyring| keyring.alarms(now_s)).unwrap_or_default();
     let text = state
         .metrics
         .render(&Scrape {
             zones: &state.zones,
             keeper: keeper.as_ref(),
             config_refused: live.config_error.is_some(),
-            certificate_ends_at_s: live.certificate_ends_at_s,
+            certificate_ends_at_s: certificates.map(Keyring::ends_at_s),
+            endings: &endings,
+            certificate_alarms: &alarms,
             counters: &counters,
-            now_s: now_s(),
+            now_s,
         })
         .map_err(|error| Problem::internal(error.to_string()))?;
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

@@ -103,7 +103,7 @@ fn bed() -> Bed {
             restart_needed_for: Vec::new(),
             clients: Identities::new([]).expect("empty"),
             acceptor: None,
-            certificate_ends_at_s: None,
+            certificates: None,
         }),
     };
     Bed { server: Server::new(Arc::new(state), 8, CancellationToken::new()), commands }

@@ -158,6 +158,11 @@ pub(super) fn health(health: &Health, out: Out<'_>) -> Result<()> {
         let what = if notice.attention { "keeper: see to" } else { "keeper: note" };
         rows.add_row([what, &format!("{}: {}", notice.kind, notice.detail)]);
     }
+    for alarm in &health.alarms {
+        let AlarmReport { kind, reason, next_step, since_s, .. } = alarm;
+        let since = time(Some(*since_s));
+        rows.add_row(["see to", &format!("{kind} since {since}: {reason}; {next_step}")]);
+    }
     if !health.restart_needed_for.is_empty() {
         rows.add_row(["restart needed for", &health.restart_needed_for.join(", ")]);
     }

@@ -9,14 +9,14 @@ use countersign_policy::ZoneName;
 use countersign_zone::admit::IncomingDnssec;
 use countersign_zone::receive::Bounds;
 
-use crate::clock::now_s;
+use super::certificates::{self, PreparedTls};
 use crate::config::{self, Config, Role};
 use crate::inbound::{self, Source};
 use crate::peers::{Identities, IdentityRule, Peer, PeerTable};
 use crate::published::ZoneAccess;
 use crate::runner::schedule::TimerBounds;
 use crate::runner::{DifferenceBounds, Transfer, Treatment, ZoneSettings};
-use crate::tls::{ALPN_DOT, ALPN_HTTP, Acceptor, Connector, Material, TlsPaths, WallClock};
+use crate::tls::Keyring;
 
 /// A configuration that can be put in force without a further question to the disk.
 #[derive(Debug)]
@@ -35,23 +35,16 @@ pub struct Prepared {
     pub zones: BTreeMap<ZoneName, ZoneSettings>,
 }
 
-/// TLS in each of our parts.
-#[derive(Debug, Clone)]
-pub struct PreparedTls {
-    /// For XoT listeners.
-    pub xot: Acceptor,
-    /// For HTTPS listeners.
-    pub api: Acceptor,
-    /// For transfers in.
-    pub connector: Connector,
-    /// When our certificate ends.
-    pub certificate_ends_at_s: i64,
-}
-
 impl Prepared {
     /// Reads what the configuration names.
     pub fn new(config: Config) -> anyhow::Result<Self> {
-        let tls = config.tls.as_ref().map(prepare_tls).transpose()?;
+        Self::after(config, None)
+    }
+
+    /// The same at a reload; `before` is what TLS works with until then.
+    pub fn after(config: Config, before: Option<&Keyring>) -> anyhow::Result<Self> {
+        let tls = config.tls.as_ref().map(|files| certificates::prepare(files, before));
+        let tls = tls.transpose()?;
         let peers = PeerTable::new(config.peers.iter().map(|(name, peer)| Peer {
             name: name.as_str().into(),
             identity: peer.identity.as_ref().map(rule),
@@ -74,23 +67,6 @@ impl Prepared {
         let zones = zones(&config, tls.as_ref())?;
         Ok(Self { config, tls, peers, access, clients, zones })
     }
-}
-
-fn prepare_tls(files: &config::TlsFiles) -> anyhow::Result<PreparedTls> {
-    let material = Material::load(&TlsPaths {
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
-        ca: files.ca.clone(),
-        crl: None,
-    })
-    .context("[tls]")?;
-    let clock = WallClock(now_s);
-    Ok(PreparedTls {
-        certificate_ends_at_s: material.not_after_s(),
-        xot: Acceptor::new(material.clone(), clock, ALPN_DOT).context("[tls]")?,
-        api: Acceptor::new(material.clone(), clock, ALPN_HTTP).context("[tls]")?,
-        connector: Connector::new(material, clock, ALPN_DOT).context("[tls]")?,
-    })
 }
 
 fn rule(identity: &config::Identity) -> IdentityRule {

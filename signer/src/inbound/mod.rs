@@ -212,6 +212,7 @@ async fn connect(
         let expected = source.identity.clone();
         return Err(TransferError::WrongPeer { found: Box::new(found), expected });
     }
+    connector.saw(&source.peer, &stream);
     Ok(stream)
 }
 

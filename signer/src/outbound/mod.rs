@@ -35,7 +35,7 @@ use crate::inbound::serial_of;
 use crate::peers::{Identity, PeerName};
 use crate::published::Published;
 use crate::query::{Conversation, Front, SOCKET_ERROR_PAUSE, StreamEnd, Transport, refusal};
-use crate::tls::Acceptor;
+use crate::tls::{Acceptor, Holder};
 use crate::wire::{CLASS_IN, Message, OPCODE_QUERY, Section, newer, rcode, types};
 
 /// Log lines about refused connections: anyone can cause them.
@@ -181,6 +181,7 @@ impl Xot {
         let view = self.front.catalogue().view();
         let refused = match view.peers().by_identity(&identity) {
             Ok(peer) if accepted.alpn => {
+                acceptor.saw(Holder::Peer, &peer, &accepted.chain);
                 let proven = Proven { identity, chain: accepted.chain };
                 return Some((conversation, proven, peer));
             }

@@ -42,6 +42,9 @@ impl<V: ?Sized> Recorder<V> {
             Error::InvalidCertificate(
                 CertificateError::UnknownIssuer | CertificateError::BadSignature,
             ) => "not issued by the configured CA".to_owned(),
+            Error::InvalidCertificate(CertificateError::Revoked) => {
+                "revoked by the CA that issued it".to_owned()
+            }
             Error::InvalidCertificate(why) => why.to_string(),
             other => other.to_string(),
         };

@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use tempfile::TempDir;
 
@@ -19,7 +20,7 @@ pub(crate) const NOW: WallClock = WallClock(|| 1_767_225_600);
 pub(crate) struct Pki {
     pub dir: TempDir,
     issuer: Issuer<'static, KeyPair>,
-    ca_pem: String,
+    pub ca_pem: String,
 }
 
 /// What a leaf is to be.
@@ -34,10 +35,15 @@ pub(crate) const BOTH: &[ExtendedKeyUsagePurpose] =
 
 impl Pki {
     pub(crate) fn new() -> Self {
+        Self::named("CA")
+    }
+
+    pub(crate) fn named(name: &str) -> Self {
         let key = KeyPair::generate().expect("key");
         let mut params = CertificateParams::new([]).expect("params");
-        params.distinguished_name.push(DnType::CommonName, "CA");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let ca_pem = params.self_signed(&key).expect("ca").pem();
         let dir = TempDir::new().expect("dir");
         fs::write(dir.path().join("ca.pem"), &ca_pem).expect("write");
@@ -49,6 +55,7 @@ impl Pki {
         let key = KeyPair::generate().expect("key");
         let mut params = CertificateParams::new([leaf.name.to_owned()]).expect("params");
         params.distinguished_name.push(DnType::CommonName, leaf.name);
+        params.serial_number = Some(serial(leaf.name));
         params.extended_key_usages = leaf.usages.to_vec();
         params.not_before = date_time_ymd(2025, 1, 1);
         params.not_after = date_time_ymd(if leaf.expired { 2025 } else { 2027 }, 12, 31);
@@ -60,6 +67,25 @@ impl Pki {
         fs::write(&paths.ca, &trust.ca_pem).expect("write");
         set_mode(&paths.key, 0o600);
         paths
+    }
+
+    /// A revocation list, made at the beginning of the year `made` and due anew with `next`.
+    pub(crate) fn list(&self, revoked: &[&str], made: i32, next: i32) -> String {
+        let entry = |name: &&str| RevokedCertParams {
+            serial_number: serial(name),
+            revocation_time: date_time_ymd(made, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(made, 1, 1),
+            next_update: date_time_ymd(next, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).expect("list").pem().expect("pem")
     }
 
     /// A leaf with everything right.
@@ -83,6 +109,11 @@ impl Pki {
 
 pub(crate) fn connector(material: Material) -> Connector {
     Connector::new(material, NOW, ALPN_DOT).expect("connector")
+}
+
+/// The serial number of every leaf of that name.
+fn serial(name: &str) -> SerialNumber {
+    SerialNumber::from_slice(name.as_bytes())
 }
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {
