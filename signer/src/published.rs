@@ -10,12 +10,13 @@ pub(crate) mod testing;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use countersign_policy::ZoneName;
 use countersign_zone::{Packed, Rrset, Rtype, VerifiedZone};
 
+use crate::outbound::differences::{DifferenceBounds, Kept, Step};
 use crate::peers::{PeerName, PeerTable};
 use crate::wire::newer;
 
@@ -25,18 +26,25 @@ pub struct Published {
     apex: ZoneName,
     serial: u32,
     records: Packed,
+    root: [u8; 32],
 }
 
 impl Published {
     /// Shares the pages of the verified zone.
     pub fn new(zone: &VerifiedZone) -> Self {
-        Self { apex: zone.apex().clone(), serial: zone.serial(), records: zone.records().clone() }
+        Self {
+            apex: zone.apex().clone(),
+            serial: zone.serial(),
+            records: zone.records().clone(),
+            root: zone.digest(),
+        }
     }
 
     /// For tests of what serves it, in this crate alone.
     #[cfg(test)]
     pub(crate) fn unverified(apex: ZoneName, serial: u32, records: Packed) -> Self {
-        Self { apex, serial, records }
+        let root = records.digest();
+        Self { apex, serial, records, root }
     }
 
     /// The zone.
@@ -47,6 +55,11 @@ impl Published {
     /// The serial of its SOA record.
     pub fn serial(&self) -> u32 {
         self.serial
+    }
+
+    /// The digest of name, serial and records: no two versions have the same.
+    pub fn root(&self) -> [u8; 32] {
+        self.root
     }
 
     /// All records and their signatures.
@@ -84,6 +97,8 @@ pub struct Zone {
     access: ZoneAccess,
     /// Shared by the views before and after a reload.
     current: Arc<ArcSwapOption<Published>>,
+    /// What led to it, for IXFR; shared likewise.
+    kept: Arc<Mutex<Kept>>,
 }
 
 impl Zone {
@@ -95,6 +110,17 @@ impl Zone {
     /// The version that is up, if one is.
     pub fn current(&self) -> Option<Arc<Published>> {
         self.current.load_full()
+    }
+
+    /// The steps that lead from the version with serial `theirs` to `version`; `None` where the whole
+    /// zone is the better answer, or the only one.
+    pub fn steps(&self, theirs: u32, version: &Published) -> Option<Vec<Arc<Step>>> {
+        self.kept().chain(theirs, version)
+    }
+
+    /// Held for moments only.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the peer is a primary of it.
@@ -167,7 +193,8 @@ impl Catalogue {
     /// The zones and peers of a configuration, nothing published yet.
     pub fn new(zones: impl IntoIterator<Item = ZoneAccess>, peers: PeerTable) -> Self {
         let zones = zones.into_iter().map(|access| {
-            (access.zone.clone(), Zone { access, current: Arc::new(ArcSwapOption::empty()) })
+            let (current, kept) = Default::default();
+            (access.zone.clone(), Zone { access, current, kept })
         });
         let view = View { zones: zones.collect(), peers };
         Self { view: ArcSwap::from_pointee(view), change: Mutex::new(()) }
@@ -179,10 +206,11 @@ impl Catalogue {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.view.load();
         let zones = zones.into_iter().map(|access| {
-            let current = old
+            let (current, kept) = old
                 .zone(&access.zone)
-                .map_or_else(|| Arc::new(ArcSwapOption::empty()), |zone| zone.current.clone());
-            (access.zone.clone(), Zone { access, current })
+                .map(|zone| (zone.current.clone(), zone.kept.clone()))
+                .unwrap_or_default();
+            (access.zone.clone(), Zone { access, current, kept })
         });
         self.view.store(Arc::new(View { zones: zones.collect(), peers }));
     }
@@ -215,6 +243,25 @@ impl Catalogue {
         }
         zone.current.store(Some(version));
         Ok(())
+    }
+
+    /// Keeps the step that leads to the version that was just put up; `None` if there is none, and
+    /// then what was kept is of no use any more.
+    pub fn keep(&self, zone: &ZoneName, step: Option<Step>, bounds: DifferenceBounds) {
+        let view = self.view.load();
+        let Some(zone) = view.zone(zone) else { return };
+        let mut kept = zone.kept();
+        match step {
+            Some(step) => kept.keep(step, bounds),
+            None => kept.clear(),
+        }
+    }
+
+    /// Puts a step from versions on disk in front of those that are kept. `false` once there is no
+    /// room for more, or it does not lead to them.
+    pub fn precede(&self, zone: &ZoneName, step: Step, bounds: DifferenceBounds) -> bool {
+        let view = self.view.load();
+        view.zone(zone).is_some_and(|zone| zone.kept().precede(step, bounds))
     }
 }
 

@@ -2,8 +2,9 @@
 //! both ways.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
 use crate::pki::Identity;
@@ -11,7 +12,7 @@ use crate::ports;
 use crate::process::Process;
 use crate::query;
 use crate::scratch::{Scratch, write};
-use crate::tools::daemon;
+use crate::tools::{daemon, run_ok, tool};
 use crate::users::{User, command};
 use crate::wait::{SOON, until};
 
@@ -49,6 +50,20 @@ pub struct PrimarySpec<'a> {
     pub client_ca: &'a Path,
     /// Port on 127.0.0.1 that it sends NOTIFY to, in clear.
     pub notify_port: u16,
+    /// How the zone changes.
+    pub changes: Changes,
+}
+
+/// How a primary's zone changes, and whether it tells differences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Changes {
+    /// By a new master file; IXFR is given.
+    #[default]
+    File,
+    /// The same, and it gives no IXFR.
+    FileWithoutIxfr,
+    /// By dynamic updates; IXFR is given.
+    Updates,
 }
 
 impl Primary {
@@ -58,15 +73,21 @@ impl Primary {
         let (xot_port, dns_port) = (ports::free()?, ports::free()?);
         let zone_file = dir.join("zone");
         write(&zone_file, spec.content, User::Harness, 0o644)?;
+        let update = match spec.changes {
+            Changes::Updates => "allow-update { 127.0.0.1; };",
+            Changes::File | Changes::FileWithoutIxfr => "",
+        };
+        let provide = if spec.changes == Changes::FileWithoutIxfr { "no" } else { "yes" };
         let conf = format!(
             r#"tls srv {{ cert-file "{cert}"; key-file "{key}"; ca-file "{ca}"; protocols {{ TLSv1.3; }}; }};
 options {{ {OPTIONS} directory "{dir}";
   listen-on port {xot_port} tls srv {{ 127.0.0.1; }};
   listen-on port {dns_port} {{ 127.0.0.1; }};
   allow-transfer port {xot_port} transport tls {{ 127.0.0.1; }};
-  notify explicit; also-notify {{ 127.0.0.1 port {notify}; }}; ixfr-from-differences yes; }};
+  notify explicit; also-notify {{ 127.0.0.1 port {notify}; }}; ixfr-from-differences yes;
+  provide-ixfr {provide}; }};
 controls {{ }};
-zone "{zone}" {{ type primary; file "{file}"; }};
+zone "{zone}" {{ type primary; file "{file}"; {update} }};
 "#,
             cert = spec.identity.cert.display(),
             key = spec.identity.key.display(),
@@ -89,6 +110,20 @@ zone "{zone}" {{ type primary; file "{file}"; }};
     /// The serial that it serves.
     pub fn serial(&self) -> Result<u32> {
         query::serial(self.dns_port, &self.zone)
+    }
+
+    /// Changes the zone by a dynamic update: `commands` of `nsupdate`, without `send`.
+    pub fn update(&self, commands: &str) -> Result<()> {
+        let text =
+            format!("server 127.0.0.1 {}\nzone {}\n{commands}send\n", self.dns_port, self.zone);
+        let path = self.zone_file.with_extension("update");
+        write(&path, &text, User::Harness, 0o644)?;
+        run_ok(Command::new(tool("nsupdate")?).arg("-v").arg(&path)).map(drop).context(text)
+    }
+
+    /// Removes what it knows of earlier versions: it can tell no difference to them any more.
+    pub fn forget_history(&self) -> Result<()> {
+        Ok(std::fs::remove_file(self.zone_file.with_extension("jnl"))?)
     }
 
     /// Replaces the zone's master file and has it read, as an operator does.

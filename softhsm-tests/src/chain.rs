@@ -237,6 +237,7 @@ impl<'s> Chain<'s> {
                 identity: &self.identities["primary"],
                 client_ca: &self.authority.ca,
                 notify_port: self.daemon.dns_port,
+                changes: crate::bind::Changes::File,
             },
         )?;
         self.use_primary("primary-1", "primary.test", primary.xot_port)?;

@@ -1,6 +1,8 @@
 //! The daemon under test, with its configuration, and the command line that talks to it.
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Output};
 
@@ -245,6 +247,17 @@ impl Daemon {
     /// The serial that the daemon itself serves to its peers.
     pub fn serial(&self) -> Result<u32> {
         query::serial(self.dns_port, &self.zone)
+    }
+
+    /// A counter of `/metrics`, asked for on the box's own socket.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let mut stream = UnixStream::connect(&self.api_socket)?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.ok_or_else(|| anyhow!("no counter {name} in:\n{text}"))?;
+        value.parse().with_context(|| format!("{name} {value}"))
     }
 
     /// Everything that it has printed, over all its starts.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -16,7 +16,8 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::pki::Identity;
 
-/// How the transfer goes wrong. SOA queries are always answered well.
+/// How the transfer goes wrong. SOA queries are always answered well; IXFR with "not implemented", but
+/// for the faults that are about it, and then AXFR is answered well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// None: the whole zone.
@@ -35,12 +36,44 @@ pub enum Fault {
     Endless,
     /// A record that lies outside the zone.
     OutOfZone,
+    /// None: true differences.
+    Differences,
+    /// Differences that begin at a serial before the one asked with.
+    DifferencesOfOthers,
+    /// Differences that delete a record that was never there.
+    DeletesMissing,
+    /// Differences that add a record that is there.
+    AddsPresent,
+    /// Differences that add records without end.
+    EndlessDifferences,
+    /// The connection ends within the differences.
+    HalfDifferences,
+    /// Differences that end in a SOA of another serial than they began with.
+    OtherClosingDifferences,
+}
+
+impl Fault {
+    /// Whether it is about IXFR.
+    pub fn is_about_ixfr(self) -> bool {
+        matches!(
+            self,
+            Self::Differences
+                | Self::DifferencesOfOthers
+                | Self::DeletesMissing
+                | Self::AddsPresent
+                | Self::EndlessDifferences
+                | Self::HalfDifferences
+                | Self::OtherClosingDifferences
+        )
+    }
 }
 
 const TYPE_A: u16 = 1;
 const TYPE_NS: u16 = 2;
 const TYPE_SOA: u16 = 6;
+const TYPE_IXFR: u16 = 251;
 const TYPE_AXFR: u16 = 252;
+const NOTIMP: u8 = 4;
 
 /// How long one octet takes to come when dripping.
 const DRIP_EVERY: Duration = Duration::from_secs(1);
@@ -59,6 +92,7 @@ struct State {
     /// What goes wrong, and the serial.
     fault: Mutex<(Fault, u32)>,
     transfers: AtomicUsize,
+    differences: AtomicUsize,
     stopping: AtomicBool,
 }
 
@@ -85,6 +119,7 @@ impl FakePrimary {
         let state = Arc::new(State {
             fault: Mutex::new((Fault::None, 1)),
             transfers: AtomicUsize::new(0),
+            differences: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });
         let shared = Arc::clone(&state);
@@ -107,6 +142,12 @@ impl FakePrimary {
     pub fn set(&self, fault: Fault, serial: u32) {
         *self.state.fault.lock().unwrap_or_else(PoisonError::into_inner) = (fault, serial);
         self.state.transfers.store(0, Ordering::SeqCst);
+        self.state.differences.store(0, Ordering::SeqCst);
+    }
+
+    /// Times that differences were asked for since the fault was set.
+    pub fn asked_for_differences(&self) -> usize {
+        self.state.differences.load(Ordering::SeqCst)
     }
 
     /// Transfers begun since the fault was set.
@@ -141,6 +182,14 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, state: &State) -> Result<
             state.transfers.fetch_add(1, Ordering::SeqCst);
             transfer(&mut tls, &question, (fault, serial), state)?;
             if fault == Fault::HalfTransfer {
+                return Ok(());
+            }
+        } else if question.rtype == TYPE_IXFR {
+            state.differences.fetch_add(1, Ordering::SeqCst);
+            let theirs = query.last_chunk::<20>().context("a SOA")?;
+            let theirs = u32::from_be_bytes([theirs[0], theirs[1], theirs[2], theirs[3]]);
+            differences(&mut tls, &question, (fault, serial, theirs), state)?;
+            if fault == Fault::HalfDifferences {
                 return Ok(());
             }
         } else {
@@ -184,6 +233,7 @@ fn transfer(
     };
     match fault {
         Fault::None => send(out, &message(question, &whole(serial))),
+        about_ixfr if about_ixfr.is_about_ixfr() => send(out, &message(question, &whole(serial))),
         Fault::OtherClosingSoa => send(out, &message(question, &whole(serial + 1))),
         Fault::HalfTransfer => send(out, &message(question, &[soa(serial), body])),
         Fault::OtherQuestion => {
@@ -234,7 +284,48 @@ fn transfer(
             }
             Ok(())
         }
+        _ => bail!("{fault:?} is not about AXFR"),
     }
+}
+
+/// Answers IXFR that was asked with serial `theirs`. From one serial to the next only the SOA changes.
+fn differences(
+    out: &mut impl Write,
+    question: &Question,
+    (fault, serial, theirs): (Fault, u32, u32),
+    state: &State,
+) -> Result<()> {
+    let (old, new) = (soa(theirs), soa(serial));
+    let answer = |records: &[&Vec<u8>]| {
+        let records: Vec<_> = records.iter().map(|record| (*record).clone()).collect();
+        message(question, &records)
+    };
+    let records = match fault {
+        Fault::Differences => answer(&[&new, &old, &new, &new]),
+        Fault::DifferencesOfOthers => answer(&[&new, &soa(theirs - 1), &new, &new]),
+        Fault::DeletesMissing => answer(&[&new, &old, &host("missing"), &new, &new]),
+        Fault::AddsPresent => answer(&[&new, &old, &new, &host("faked"), &new]),
+        Fault::HalfDifferences => answer(&[&new, &old, &host("faked")]),
+        Fault::OtherClosingDifferences => answer(&[&new, &old, &new, &soa(serial + 1)]),
+        Fault::EndlessDifferences => {
+            send(out, &answer(&[&new, &old, &new]))?;
+            for number in 0_u64.. {
+                if state.stopping.load(Ordering::SeqCst) {
+                    break;
+                }
+                let hosts: Vec<_> =
+                    (0..500).map(|i| host(&format!("h{}", number * 500 + i))).collect();
+                send(out, &message(question, &hosts))?;
+            }
+            return Ok(());
+        }
+        _ => {
+            let mut refused = answer(&[]);
+            refused[3] |= NOTIMP;
+            refused
+        }
+    };
+    send(out, &records)
 }
 
 fn send(out: &mut impl Write, message: &[u8]) -> Result<()> {

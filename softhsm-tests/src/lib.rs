@@ -11,6 +11,7 @@ pub mod bind;
 pub mod chain;
 pub mod daemon;
 pub mod disk;
+pub mod edits;
 pub mod fake_primary;
 pub mod files;
 pub mod keeper;

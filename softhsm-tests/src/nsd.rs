@@ -47,7 +47,7 @@ tls-auth:
 zone:
   name: "{zone}"
   zonefile: "{at}/zone"
-  request-xfr: AXFR 127.0.0.1@{server_port} NOKEY "signer"
+  request-xfr: 127.0.0.1@{server_port} NOKEY "signer"
   allow-notify: 127.0.0.1 NOKEY
   provide-xfr: 127.0.0.1 NOKEY
   min-retry-time: 1

@@ -17,6 +17,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("named", "bind9"),
     ("nsd", "nsd"),
+    ("nsupdate", "bind9-dnsutils"),
     ("ods-enforcer", "opendnssec-enforcer-sqlite3"),
     ("ods-enforcerd", "opendnssec-enforcer-sqlite3"),
     ("ods-signerd", "opendnssec-signer"),

@@ -30,6 +30,7 @@ fn bind_gives_its_zone_by_xot_to_bind_and_nsd() {
                 identity: &identity,
                 client_ca: &authority.ca,
                 notify_port: bind_port,
+                changes: softhsm_tests::bind::Changes::File,
             },
         )?;
         let spec = SecondarySpec {
@@ -124,6 +125,7 @@ fn the_primary_asks_for_a_certificate_of_its_authority() {
                 identity: &identity,
                 client_ca: &authority.ca,
                 notify_port: ports::free()?,
+                changes: softhsm_tests::bind::Changes::File,
             },
         )?;
         let good = authority.issue(scratch, "good.test", User::Harness)?;

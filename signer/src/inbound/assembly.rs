@@ -133,11 +133,13 @@ pub struct Assembled {
     pub serial: u32,
 }
 
-/// The answers to one AXFR query, put together.
+/// The answers to one AXFR query, put together; or to an IXFR query that is answered with the
+/// whole zone.
 #[derive(Debug)]
 pub struct Assembly {
     zone: ZoneName,
     id: u16,
+    qtype: u16,
     receiver: Receiver,
     /// TTL and RDATA of the SOA that the transfer began with.
     opening: Option<(u32, Box<[u8]>)>,
@@ -149,28 +151,21 @@ pub struct Assembly {
 impl Assembly {
     /// Begins the answer to the AXFR query with this id.
     pub fn new(zone: ZoneName, id: u16, bounds: Bounds) -> Self {
+        Self::of_type(types::AXFR, zone, id, bounds)
+    }
+
+    /// The same for a query of this type.
+    pub(super) fn of_type(qtype: u16, zone: ZoneName, id: u16, bounds: Bounds) -> Self {
         let receiver = Receiver::new(zone.clone(), bounds);
-        Self { zone, id, receiver, opening: None, closed: false, messages: 0, records: 0 }
+        Self { zone, id, qtype, receiver, opening: None, closed: false, messages: 0, records: 0 }
     }
 
     /// Takes the next message of the answer.
     pub fn take(&mut self, message: &[u8]) -> Result<Step, AnswerError> {
         let message = Message::parse(message)?;
-        check_header(&message, self.id)?;
-        let first = self.messages == 0;
-        // RFC 5936 §2.2.1: the first message repeats the question, later ones may.
-        if first || !message.questions().is_empty() {
-            check_question(&message, &self.zone, types::AXFR)?;
-        }
-        let others = message.section(Section::Additional).filter(|r| r.rtype != types::OPT);
-        if let Some(record) = message.section(Section::Authority).chain(others).next() {
-            return Err(AnswerError::StrayRecord { rtype: record.rtype });
-        }
         self.messages += 1;
-        let mut records = message.section(Section::Answer);
-        if records.len() == 0 {
-            return Err(AnswerError::Empty { message: self.messages });
-        }
+        let query = Query { zone: &self.zone, id: self.id, qtype: self.qtype };
+        let mut records = query.records(&message, self.messages)?;
         while let Some(record) = records.next() {
             if self.closed {
                 return Err(AnswerError::BehindTheEnd { records: records.len() + 1 });
@@ -190,7 +185,13 @@ impl Assembly {
         }
     }
 
-    fn record(&mut self, record: Record<'_>) -> Result<(), AnswerError> {
+    /// Whether the closing SOA has come.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Takes the next record.
+    pub(super) fn record(&mut self, record: Record<'_>) -> Result<(), AnswerError> {
         let soa = is_soa_of(&record, &self.zone);
         match &self.opening {
             None if !soa => {
@@ -211,6 +212,37 @@ impl Assembly {
         self.records += 1;
         let Record { owner, rtype, class, ttl_s, rdata } = record;
         Ok(self.receiver.push(owner, rtype, class, ttl_s, rdata)?)
+    }
+}
+
+/// What a transfer was asked for with.
+pub(super) struct Query<'a> {
+    pub(super) zone: &'a ZoneName,
+    pub(super) id: u16,
+    pub(super) qtype: u16,
+}
+
+impl Query<'_> {
+    /// The records of the answer's message number `count`, from 1; at least one.
+    pub(super) fn records<'m>(
+        &self,
+        message: &'m Message,
+        count: u64,
+    ) -> Result<impl ExactSizeIterator<Item = Record<'m>> + use<'m>, AnswerError> {
+        check_header(message, self.id)?;
+        // RFC 5936 §2.2.1: the first message repeats the question, later ones may.
+        if count == 1 || !message.questions().is_empty() {
+            check_question(message, self.zone, self.qtype)?;
+        }
+        let others = message.section(Section::Additional).filter(|r| r.rtype != types::OPT);
+        if let Some(record) = message.section(Section::Authority).chain(others).next() {
+            return Err(AnswerError::StrayRecord { rtype: record.rtype });
+        }
+        let records = message.section(Section::Answer);
+        if records.len() == 0 {
+            return Err(AnswerError::Empty { message: count });
+        }
+        Ok(records)
     }
 }
 
@@ -276,14 +308,14 @@ fn check_question(message: &Message, zone: &ZoneName, qtype: u16) -> Result<(), 
     }
 }
 
-fn is_soa_of(record: &Record<'_>, zone: &ZoneName) -> bool {
+pub(super) fn is_soa_of(record: &Record<'_>, zone: &ZoneName) -> bool {
     record.rtype == types::SOA
         && record.class == CLASS_IN
         && record.owner.eq_ignore_ascii_case(zone.as_wire())
 }
 
 /// Same names (their case may have been lost to compression), same numbers.
-fn same_soa(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn same_soa(a: &[u8], b: &[u8]) -> bool {
     match (a.split_last_chunk::<SOA_NUMBERS>(), b.split_last_chunk::<SOA_NUMBERS>()) {
         (Some((a_names, a_numbers)), Some((b_names, b_numbers))) => {
             a_names.eq_ignore_ascii_case(b_names) && a_numbers == b_numbers

@@ -7,6 +7,7 @@
 //! record is refused, that bounds the number of messages and the octets of the stream as well.
 
 mod assembly;
+mod ixfr;
 mod stream;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub(crate) use assembly::serial_of;
 pub use assembly::{AnswerError, Assembled, Assembly, Step, assemble_stream, soa_serial};
+pub use ixfr::{Answered, IxfrAssembly, IxfrError, Manners, assemble_differences};
 use stream::Paced;
 
 use crate::counters::Counters;

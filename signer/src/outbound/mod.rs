@@ -9,6 +9,7 @@
 //! In TLS 1.3 a client's handshake is done before the server has seen its certificate: a refused
 //! peer sees a connection that is closed without an answer.
 
+pub mod differences;
 mod transfer;
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ use crate::config;
 use crate::counters::Counters;
 use crate::inbound::{self, Source};
 use crate::metrics::Metrics;
+pub use crate::outbound::differences::DifferenceBounds;
 use crate::published::{Catalogue, Published};
 use crate::store::{Slot, Store, StoreError};
 use crate::tls::Connector;
@@ -215,15 +216,6 @@ impl Default for Treatment {
             differences: DifferenceBounds { kept: 0, bytes_max: 0 },
         }
     }
-}
-
-/// How many differences between versions of a zone are kept for IXFR.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DifferenceBounds {
-    /// Between so many versions.
-    pub kept: usize,
-    /// Of so many octets together.
-    pub bytes_max: usize,
 }
 
 /// How primaries are reached, and how long that may take.
