@@ -24,6 +24,7 @@
 mod adoption;
 mod audit;
 mod batch;
+mod calls;
 mod challenge;
 mod data;
 #[cfg(test)]
@@ -41,8 +42,10 @@ mod opening;
 mod pairs;
 mod pin;
 mod public_key;
+mod queue;
 mod registry;
 mod root;
+mod shared;
 mod survey;
 mod templates;
 mod token;

@@ -6,13 +6,13 @@ use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
 use tracing::{info, warn};
 
+use super::calls::Entered;
 use super::error::{Fault, describe};
 use super::index::Index;
 use super::marker::{Decision, Login, PinFlags};
 use super::mechanism::Offered;
 use super::module;
 use super::pin::FileStamp;
-use super::token::Entered;
 
 /// An open, logged-in token: its root session is held for good, because object handles and the
 /// login die with the last session.

@@ -12,12 +12,14 @@ use cryptoki::object::ObjectHandle;
 use cryptoki::session::{Session, SessionState};
 use tracing::warn;
 
+use super::calls::Entered;
 use super::error::{Fault, HsmError, Trouble};
 use super::index::{Index, Object};
 use super::module::Renewal;
 use super::opening::{self, NotOpen, Open};
 use super::registry::{ExpectedKey, Finding};
-use super::token::{Entered, Shared, Token};
+use super::shared::Shared;
+use super::token::Token;
 use super::{challenge, mechanism, worker};
 
 /// Jobs that may wait for a root thread. They are rare: a flood of them is a mistake, and is told
@@ -58,7 +60,7 @@ pub(super) fn run(
     jobs: &Receiver<Job>,
     renewal: Option<Renewal>,
 ) {
-    let entered = token.enter(shared, generation);
+    let entered = Entered::new(token, shared, generation);
     if let Some(renewal) = renewal {
         let limit = token.listing_deadline();
         if let Err(fault) = entered.call("C_Finalize", limit, || renewal.run()) {

@@ -12,7 +12,8 @@ use super::batch::{Batch, Progress, Signature};
 use super::error::{HsmError, Trouble};
 use super::registry::ExpectedKey;
 use super::root::{Ended, Job, Root};
-use super::token::{Phase, Shared, Token};
+use super::shared::Shared;
+use super::token::{Phase, Token};
 use super::{Admission, Event, KeyStatus, TokenSpec, WORKERS_MAX, watch};
 use crate::protocol::TokenHealth;
 

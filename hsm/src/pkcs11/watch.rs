@@ -11,7 +11,8 @@ use tracing::warn;
 
 use super::module::Renewal;
 use super::root::{self, JOBS_MAX, Job};
-use super::token::{Phase, Shared, Token};
+use super::shared::Shared;
+use super::token::{Phase, Token};
 
 /// How often a refused PIN's file is looked at.
 const PIN_POLL: Duration = Duration::from_secs(2);

@@ -11,11 +11,11 @@ use cryptoki::slot::Slot;
 use tracing::warn;
 
 use super::batch::Batch;
+use super::calls::Entered;
 use super::error::{Fault, HsmError};
 use super::mechanism;
 use super::opening::{self, Held};
 use super::root::Job;
-use super::token::Entered;
 
 /// Starts a worker of the root thread's generation, which opens its session for it: `false` when the
 /// token has none left.
@@ -35,7 +35,7 @@ pub(super) fn spawn(
         }
         Err(fault) => return Err(fault),
     };
-    let entered = token.enter(&root.shared, root.generation);
+    let entered = Entered::new(token, &root.shared, root.generation);
     let module = module.clone();
     std::thread::Builder::new()
         .name(format!("{}-{number}", token.spec.name))
