@@ -301,6 +301,17 @@ impl Registry {
         self.proven_counts.get(&token).copied().unwrap_or_default()
     }
 
+    /// How many keys of each group no token has proven, though none contradicts: it may have refused in
+    /// passing, or not have shown them.
+    pub(super) fn unproven(&self) -> BTreeMap<String, usize> {
+        let mut unproven = BTreeMap::new();
+        let entries = self.keys.values();
+        for entry in entries.filter(|entry| entry.proven.is_empty() && !entry.in_conflict()) {
+            *unproven.entry(entry.expected.group.clone()).or_default() += 1;
+        }
+        unproven
+    }
+
     /// Groups with a key in conflict.
     pub(super) fn groups_in_conflict(&self) -> Vec<String> {
         let entries = self.announced.iter().filter_map(|id| self.keys.get(id));

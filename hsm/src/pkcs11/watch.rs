@@ -20,6 +20,10 @@ const PIN_POLL: Duration = Duration::from_secs(2);
 const CONFLICT_POLL: Duration = Duration::from_secs(10);
 /// How often every token is listed again: other tools may add or remove keys while we run.
 const RELIST_POLL: Duration = Duration::from_secs(600);
+/// How soon a group is listed again that has a key which none of its tokens has proven; doubles each time,
+/// up to [`RELIST_POLL`], as long as there are no more such keys. A call that was refused in passing is
+/// soon forgotten so, and a key that is not there costs little.
+const UNPROVEN_POLL_MIN: Duration = Duration::from_secs(1);
 /// Failures in a row, without a success between, after which opening alone is not expected to help.
 const RENEW_AFTER: u32 = 3;
 /// Rest after a module was renewed; doubles each time.
@@ -35,11 +39,12 @@ pub(super) fn spawn(shared: Arc<Shared>) -> std::io::Result<()> {
 }
 
 fn run(shared: &Arc<Shared>) {
-    let mut renewals = Renewals::default();
+    let (mut renewals, mut unproven) = (Renewals::default(), Unproven::default());
     let shortest = shared.tokens.iter().map(|token| token.spec.deadline).min();
     let tick = (shortest.unwrap_or(TICK_MAX) / 8).clamp(TICK_MIN, TICK_MAX);
     let start = Instant::now();
     let (mut pins_seen, mut conflicts_seen, mut listed) = (start, start, start);
+    let mut unproven_seen = start;
     let mut last = start;
     while !shared.is_stopping() {
         let now = Instant::now();
@@ -65,7 +70,12 @@ fn run(shared: &Arc<Shared>) {
         }
         if due(&mut conflicts_seen, CONFLICT_POLL) {
             for group in shared.keys().groups_in_conflict() {
-                relist(shared, &group);
+                relist(shared, &group, true);
+            }
+        }
+        if due(&mut unproven_seen, UNPROVEN_POLL_MIN) {
+            for group in unproven.due(shared, now) {
+                relist(shared, &group, false);
             }
         }
         if due(&mut listed, RELIST_POLL) {
@@ -189,10 +199,38 @@ fn begin(shared: &Arc<Shared>, token: &Arc<Token>, renewal: Option<Renewal>) {
     }
 }
 
-/// Has the open tokens of a group listed anew, and all their keys proven.
-fn relist(shared: &Shared, group: &str) {
+/// Groups with keys that no token has proven: how many, when they are looked for next, and how long after
+/// that.
+#[derive(Default)]
+struct Unproven(BTreeMap<String, (usize, Instant, Duration)>);
+
+impl Unproven {
+    /// The groups whose time has come.
+    fn due(&mut self, shared: &Shared, now: Instant) -> Vec<String> {
+        let mut unproven = shared.keys().unproven();
+        // Tokens that are not open look by themselves when they are.
+        unproven.retain(|group, _| shared.group(group).any(|token| token.is_usable()));
+        self.0.retain(|group, _| unproven.contains_key(group));
+        let mut due = Vec::new();
+        for (group, count) in unproven {
+            let soon = (count, now + UNPROVEN_POLL_MIN, UNPROVEN_POLL_MIN * 2);
+            let (seen, at, wait) = self.0.entry(group.clone()).or_insert(soon);
+            if count > *seen {
+                (*at, *wait) = (now + UNPROVEN_POLL_MIN, UNPROVEN_POLL_MIN * 2);
+            } else if now >= *at {
+                (*at, *wait) = (now + *wait, (*wait * 2).min(RELIST_POLL));
+                due.push(group);
+            }
+            *seen = count;
+        }
+        due
+    }
+}
+
+/// Has the open tokens of a group listed anew, and their keys proven: all, or those that are not.
+fn relist(shared: &Shared, group: &str, all: bool) {
     for token in shared.group(group) {
-        post(token, Job::Relist { all: true, reply: None });
+        post(token, Job::Relist { all, reply: None });
     }
 }
 

@@ -111,7 +111,7 @@ fn what_one_token_fails_at_its_clone_signs() {
 fn a_short_signature_never_gets_out() {
     let state = tempfile::tempdir().expect("directory");
     let (a, _b, key, running) = pair(state.path());
-    a.rules(r#"[{"call": "C_Sign", "nth": 3, "action": "short_signature"}]"#);
+    a.rules(r#"[{"call": "C_Sign", "nth": 3, "action": "short_answer"}]"#);
     running.sign_all(&key, 100);
 }
 
@@ -119,10 +119,35 @@ fn a_short_signature_never_gets_out() {
 fn a_short_signature_of_the_only_token_is_an_error() {
     let state = tempfile::tempdir().expect("directory");
     let (store, key, running) = alone(state.path());
-    store.rules(r#"[{"call": "C_Sign", "nth": 1, "action": "short_signature"}]"#);
+    store.rules(r#"[{"call": "C_Sign", "nth": 1, "action": "short_answer"}]"#);
     let answer = running.tokens.sign_zone(&key.id(), messages(1)).remove(0);
     assert!(matches!(answer, Err(HsmError::BadSignature { .. })), "{answer:?}");
     running.sign_all(&key, 1);
+}
+
+#[test]
+fn a_key_that_was_refused_in_passing_is_proven_again_by_itself() {
+    for code in ["CKR_ARGUMENTS_BAD", "CKR_DEVICE_MEMORY", "CKR_FUNCTION_CANCELED"] {
+        let state = tempfile::tempdir().expect("directory");
+        let (store, key, running) = alone(state.path());
+        store.rules(&format!(
+            r#"[{{"call": "C_SignInit", "every": true, "action": {{"return": "{code}"}}}}]"#
+        ));
+        let answer = running.tokens.sign_zone(&key.id(), messages(1)).remove(0);
+        assert!(answer.is_err(), "{answer:?}");
+        let proven = || running.tokens.key_status(&key.id()).expect("expected").proven_by;
+        until("the key to be in doubt", || match proven().as_slice() {
+            [] => Ok(()),
+            tokens => Err(format!("proven by {tokens:?}")),
+        });
+        assert_eq!(running.health("zsk-a").state, TokenState::Usable);
+        store.rules("[]");
+        // Nobody asks for anything: who signs with a KSK looks first whether it is proven.
+        until("the key to be proven", || match proven().as_slice() {
+            [] => Err("by no token".to_owned()),
+            _ => Ok(()),
+        });
+    }
 }
 
 #[test]
