@@ -38,6 +38,10 @@ pub struct Plan {
     pub csk: bool,
     /// Puts this module in front of SoftHSM for the ZSK's token.
     pub zsk_module: Option<PathBuf>,
+    /// The same for the KSK's token.
+    pub ksk_module: Option<PathBuf>,
+    /// Seconds before its end at which a signature is made anew.
+    pub refresh_s: u32,
     /// Milliseconds that one PKCS#11 call may take.
     pub deadline_ms: Option<u64>,
     /// More zones that are bound, under the same policy.
@@ -60,6 +64,8 @@ impl Default for Plan {
             serial: "keep",
             csk: false,
             zsk_module: None,
+            ksk_module: None,
+            refresh_s: 604_800,
             deadline_ms: None,
             more_zones: &[],
             draft: Draft::default(),
@@ -364,22 +370,19 @@ fn keeper_spec(
     tokens: &BTreeMap<String, Token>,
 ) -> Result<KeeperSpec> {
     let mut modules = BTreeMap::from([("softhsm".to_owned(), softhsm_module()?.to_owned())]);
-    if let Some(shim) = &plan.zsk_module {
-        modules.insert("shim".to_owned(), shim.clone());
+    for (name, shim) in [("zsk-shim", &plan.zsk_module), ("ksk-shim", &plan.ksk_module)] {
+        modules.extend(shim.clone().map(|shim| (name.to_owned(), shim)));
     }
     let held = tokens.iter().map(|(name, token)| {
         let group = &name[..3];
-        let shimmed = group == "zsk" && plan.zsk_module.is_some();
-        Held {
-            name: name.clone(),
-            group: group.to_owned(),
-            token: token.clone(),
-            module: if shimmed { "shim" } else { "softhsm" }.to_owned(),
-        }
+        let shim = format!("{group}-shim");
+        let module = if modules.contains_key(&shim) { shim } else { "softhsm".to_owned() };
+        Held { name: name.clone(), group: group.to_owned(), token: token.clone(), module }
     });
+    let held = held.collect();
     let environment =
         BTreeMap::from([("SOFTHSM2_CONF".to_owned(), store.conf.display().to_string())]);
-    Ok(KeeperSpec { modules, tokens: held.collect(), deadline_ms: plan.deadline_ms, environment })
+    Ok(KeeperSpec { modules, tokens: held, deadline_ms: plan.deadline_ms, environment })
 }
 
 /// The motion that defines the zones' policy.
@@ -396,11 +399,12 @@ fn policy(plan: &Plan) -> Vec<String> {
         motion.extend(["--keys", "ksk-zsk", "--ksk-group", "ksk", "--zsk-group", "zsk"]);
     }
     motion.extend(["--denial", plan.denial, "--serial", plan.serial, "--approval", plan.approval]);
+    let refresh_s = plan.refresh_s.to_string();
     for (name, value) in [
         ("--dnskey-ttl-s", "3600"),
         ("--ttl-max-s", "86400"),
         ("--validity-s", "1209600"),
-        ("--refresh-s", "604800"),
+        ("--refresh-s", &refresh_s),
         ("--inception-offset-s", "3600"),
     ] {
         motion.extend([name, value]);

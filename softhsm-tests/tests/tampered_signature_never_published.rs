@@ -40,13 +40,13 @@ fn never_published(action: &Value, caught_by: &str) {
 #[test]
 fn tampered_signature_never_published() {
     // Of the right length, so that only the daemon's own verification can tell.
-    never_published(&json!("wrong_signature"), "verification-failed");
+    never_published(&json!("wrong_answer"), "verification-failed");
 }
 
 #[test]
 fn a_short_signature_is_never_published() {
     // The keeper does not pass on what has not the algorithm's length.
-    never_published(&json!("short_signature"), "signing-failed");
+    never_published(&json!("short_answer"), "signing-failed");
 }
 
 /// One bad signature among hundreds, and good ones ever after.
@@ -56,7 +56,7 @@ fn one_wrong_signature_among_hundreds_is_found() {
         let shim = Shim::install(scratch)?;
         let plan = Plan { zsk_module: Some(shim.module.clone()), ..Plan::default() };
         let mut chain = Chain::start(scratch, plan)?;
-        shim.rules(&json!([{ "call": "C_Sign", "nth": 150, "action": "wrong_signature" }]))?;
+        shim.rules(&json!([{ "call": "C_Sign", "nth": 150, "action": "wrong_answer" }]))?;
         chain.change_zone(&zones::hosts(2, 200))?;
         chain.wait_for_secondary("serial 2", |serial| serial == 2)?;
         chain.verify_served()?;

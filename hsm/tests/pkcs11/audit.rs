@@ -186,7 +186,7 @@ fn a_signature_that_does_not_verify_never_gets_out() {
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     let key = make(&running).expect("an audit key");
-    for action in ["wrong_signature", "short_signature"] {
+    for action in ["wrong_answer", "short_answer"] {
         store.rules(&format!(r#"[{{"call": "C_Sign", "nth": 1, "action": "{action}"}}]"#));
         let answer = running.tokens.sign_audit("ksk-a", &key, CHECKPOINT);
         assert!(matches!(answer, Err(HsmError::BadSignature { .. })), "{answer:?}");
@@ -199,7 +199,7 @@ fn another_private_key_under_its_name_is_not_it() {
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     let key = make(&running).expect("an audit key");
-    store.rules(r#"[{"call": "C_Sign", "every": true, "action": "wrong_signature"}]"#);
+    store.rules(r#"[{"call": "C_Sign", "every": true, "action": "wrong_answer"}]"#);
     let found = running.tokens.audit_key("ksk-a", LABEL);
     assert!(
         matches!(&found, Err(HsmError::Token { detail, .. }) if detail.contains("prove")),

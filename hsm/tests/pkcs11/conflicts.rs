@@ -71,7 +71,7 @@ fn a_right_public_key_with_a_wrong_private_key_is_found_out_by_the_challenge() {
     let key = a.seed("cs-1");
     let b = a.cloned();
     // The public object is right; whatever signs is not.
-    b.rules(r#"[{"call": "C_Sign", "every": true, "action": "wrong_signature"}]"#);
+    b.rules(r#"[{"call": "C_Sign", "every": true, "action": "wrong_answer"}]"#);
     let state = tempfile::tempdir().expect("directory");
     let specs = vec![a.spec("zsk-a", "zsk"), b.spec("zsk-b", "zsk")];
     let running = Running::start(state.path(), specs, vec![zsk(&key, "cs-1", "zsk")]);

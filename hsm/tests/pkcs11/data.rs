@@ -139,7 +139,7 @@ fn a_value_that_reads_back_otherwise_is_not_written() {
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     write(&running, b"1").expect("written");
-    store.rules(&rule("C_GetAttributeValue", r#""every": true"#, r#""wrong_value""#));
+    store.rules(&rule("C_GetAttributeValue", r#""every": true"#, r#"{"wrong_attribute": 17}"#));
     let error = write(&running, b"2").expect_err("fails");
     assert!(error.to_string().contains("does not read back"), "{error}");
     store.rules("[]");

@@ -148,7 +148,7 @@ fn a_ksk_signature_that_does_not_verify_never_gets_out() {
     let keeper = Keeper::start(state.path(), &[("ksk-a", &k), ("zsk-a", &z)]);
     let ksk = keeper.make(KeyRole::Ksk, "ksk-a").expect("KSK");
     keeper.make(KeyRole::Zsk, "zsk-a").expect("ZSK");
-    k.rules(r#"[{"call": "C_Sign", "nth": 1, "action": "wrong_signature"}]"#);
+    k.rules(r#"[{"call": "C_Sign", "nth": 1, "action": "wrong_answer"}]"#);
     let (_, signed) = keeper.sign_dnskey(&ksk);
     let Err(HsmError::BadSignature { detail, .. }) = signed else { panic!("{signed:?}") };
     assert!(detail.contains("does not verify"), "{detail}");

@@ -33,20 +33,25 @@
 //! - when: `nth` (that call alone), `from` (that one and all after it), or `every`.
 //! - `action`:
 //!   - `{"return": CODE}`: not carried out; `CODE` is a name of [`CODES`] or a number.
-//!   - `"wrong_signature"`, `"short_signature"`: carried out, then one bit of the signature is flipped,
-//!     or its last octet is cut off.
 //!   - `"hang"`: does not return for as long as a rule in the file says so; then it is carried out. When
 //!     the file is gone, it never returns.
 //!   - `{"delay_ms": N}`: carried out after that time.
 //!   - `{"late_return": CODE}`: carried out, and then denied.
-//!   - `"wrong_value"`: carried out, then one bit of each `CKA_VALUE` is flipped (`C_GetAttributeValue`).
-//!   - `{"without_mechanism": N}`: carried out, then that mechanism is left out (`C_GetMechanismList`).
+//!   - `"wrong_answer"`, `"short_answer"`, `"empty_answer"`, `"long_answer"`, `{"wrong_attribute": N}`,
+//!     `{"without_attribute": N}`, `{"without_mechanism": N}`: carried out, and what it answers is spoilt
+//!     ([`answers`]).
 //!   - `"crash"`: the process aborts; `"late_crash"`: carried out, and then it does.
 //!
+//! `{"return": 0}` is a lie: nothing was done, and all is said to be well.
+//!
 //! `C_Sign` counts calls that hand out a signature, not those that ask for its length.
+//!
+//! A call that rules can't name is not offered at all: whoever makes it gets an error. So nothing that
+//! is tested with this module makes a call that could not be made to fail.
 
 #![expect(non_snake_case, reason = "the names of PKCS#11 functions")]
 
+mod answers;
 mod control;
 mod rules;
 
@@ -54,20 +59,23 @@ use std::sync::OnceLock;
 
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_BYTE, CK_FLAGS, CK_FUNCTION_LIST, CK_FUNCTION_LIST_PTR_PTR, CK_MECHANISM,
-    CK_MECHANISM_TYPE, CK_NOTIFY, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SESSION_INFO,
-    CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE, CK_UTF8CHAR, CKR_FUNCTION_FAILED,
-    CKR_FUNCTION_NOT_SUPPORTED, CKR_GENERAL_ERROR, CKR_OK,
+    CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_NOTIFY, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE,
+    CK_SESSION_INFO, CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE, CK_UTF8CHAR,
+    CKR_FUNCTION_FAILED, CKR_FUNCTION_NOT_SUPPORTED, CKR_GENERAL_ERROR, CKR_OK,
 };
 
 use control::Shim;
-use rules::Action;
+use rules::{Action, Spoil};
 
-/// The calls that rules may name; all others go straight to the module behind.
-pub const WATCHED: [&str; 19] = [
+/// The calls that rules may name; others are not offered.
+pub const WATCHED: [&str; 21] = [
+    "C_GetFunctionList",
     "C_Initialize",
+    "C_Finalize",
     "C_GetSlotList",
     "C_GetTokenInfo",
     "C_GetMechanismList",
+    "C_GetMechanismInfo",
     "C_OpenSession",
     "C_CloseSession",
     "C_GetSessionInfo",
@@ -78,7 +86,6 @@ pub const WATCHED: [&str; 19] = [
     "C_GetAttributeValue",
     "C_SetAttributeValue",
     "C_CreateObject",
-    "C_CopyObject",
     "C_DestroyObject",
     "C_GenerateKeyPair",
     "C_SignInit",
@@ -116,11 +123,11 @@ pub unsafe extern "C" fn C_GetFunctionList(list: CK_FUNCTION_LIST_PTR_PTR) -> CK
         Ok(Lists { ours: in_front_of(inner), inner, shim })
     });
     match lists {
-        Ok(lists) => {
+        Ok(_) => watched("C_GetFunctionList", |lists| {
             // SAFETY: not null, and the caller's by contract. Modules never write to the list.
             unsafe { *list = std::ptr::from_ref(&lists.ours).cast_mut() };
             CKR_OK
-        }
+        }),
         Err(problem) => {
             eprintln!("countersign-p11-shim: {problem}");
             CKR_GENERAL_ERROR
@@ -129,99 +136,108 @@ pub unsafe extern "C" fn C_GetFunctionList(list: CK_FUNCTION_LIST_PTR_PTR) -> CK
 }
 
 /// What is done about one call: `carry_out` asks the module behind.
-fn watched(call: &'static str, carry_out: impl FnOnce(&CK_FUNCTION_LIST) -> CK_RV) -> CK_RV {
-    let Some(lists) = lists() else { return CKR_GENERAL_ERROR };
-    act(lists, call, lists.shim.before(call), carry_out)
+fn watched(call: &'static str, carry_out: impl FnOnce(&Lists) -> CK_RV) -> CK_RV {
+    watched_answer(call, carry_out, |_| CKR_OK)
 }
 
-fn act(
-    lists: &Lists,
-    call: &str,
-    action: Option<Action>,
-    carry_out: impl FnOnce(&CK_FUNCTION_LIST) -> CK_RV,
+/// The same for a call with an answer, which `spoil` spoils; what is returned then.
+fn watched_answer(
+    call: &'static str,
+    carry_out: impl FnOnce(&Lists) -> CK_RV,
+    spoil: impl FnOnce(Spoil) -> CK_RV,
 ) -> CK_RV {
-    match action {
+    let Some(lists) = lists() else { return CKR_GENERAL_ERROR };
+    match lists.shim.before(call) {
         Some(Action::Return(code)) => code.number(),
         Some(Action::LateReturn(code)) => {
-            carry_out(&lists.inner);
+            carry_out(lists);
             code.number()
         }
         Some(Action::DelayMs(ms)) => {
             std::thread::sleep(std::time::Duration::from_millis(ms));
-            carry_out(&lists.inner)
+            carry_out(lists)
         }
         Some(Action::Hang) => {
             lists.shim.hang(call);
-            carry_out(&lists.inner)
+            carry_out(lists)
         }
         Some(Action::Crash) => std::process::abort(),
         Some(Action::LateCrash) => {
-            carry_out(&lists.inner);
+            carry_out(lists);
             std::process::abort()
         }
-        Some(
-            Action::WrongSignature
-            | Action::ShortSignature
-            | Action::WrongValue
-            | Action::WithoutMechanism(_),
-        )
-        | None => carry_out(&lists.inner),
+        Some(Action::Spoil(how)) => match carry_out(lists) {
+            CKR_OK => spoil(how),
+            failed => failed,
+        },
+        None => carry_out(lists),
     }
 }
 
-/// Defines a function that is watched and otherwise hands its arguments on.
+/// Defines a function that is watched and otherwise hands its arguments on; behind `=>`, what spoils
+/// its answer.
 macro_rules! pass_on {
-    ($($call:ident($($arg:ident: $kind:ty),*);)*) => {$(
+    ($($call:ident($($arg:ident: $kind:ty),*) $(=> $spoil:path, $($spoilt:ident),*)?;)*) => {$(
         #[expect(unsafe_code, reason = "a function of a C interface, called through its list")]
         unsafe extern "C" fn $call($($arg: $kind),*) -> CK_RV {
-            watched(stringify!($call), |inner| match inner.$call {
+            let carry_out = |lists: &Lists| match lists.inner.$call {
                 // SAFETY: the arguments are those that our caller gave under the same contract.
                 Some(function) => unsafe { function($($arg),*) },
                 None => CKR_FUNCTION_NOT_SUPPORTED,
+            };
+            watched_answer(stringify!($call), carry_out, |_how| {
+                // SAFETY: the same arguments, and the module has written what it said.
+                $(unsafe { $spoil(_how, $($spoilt),*) };)?
+                CKR_OK
             })
         }
     )*};
 }
 
 pass_on! {
-    C_GetSlotList(present: cryptoki_sys::CK_BBOOL, list: *mut CK_SLOT_ID, count: *mut CK_ULONG);
-    C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO);
+    C_Finalize(reserved: *mut std::ffi::c_void);
+    C_GetSlotList(present: cryptoki_sys::CK_BBOOL, list: *mut CK_SLOT_ID, count: *mut CK_ULONG)
+        => answers::slots, list, count;
+    C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) => answers::token_info, info;
+    C_GetMechanismList(slot: CK_SLOT_ID, list: *mut CK_MECHANISM_TYPE, count: *mut CK_ULONG)
+        => answers::mechanisms, list, count;
+    C_GetMechanismInfo(slot: CK_SLOT_ID, kind: CK_MECHANISM_TYPE, info: *mut CK_MECHANISM_INFO)
+        => answers::mechanism_info, info;
     C_OpenSession(slot: CK_SLOT_ID, flags: CK_FLAGS, application: *mut std::ffi::c_void,
-        notify: CK_NOTIFY, session: *mut CK_SESSION_HANDLE);
+        notify: CK_NOTIFY, session: *mut CK_SESSION_HANDLE) => answers::handle, session;
     C_CloseSession(session: CK_SESSION_HANDLE);
-    C_GetSessionInfo(session: CK_SESSION_HANDLE, info: *mut CK_SESSION_INFO);
+    C_GetSessionInfo(session: CK_SESSION_HANDLE, info: *mut CK_SESSION_INFO)
+        => answers::session_info, info;
     C_Login(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: *mut CK_UTF8CHAR, len: CK_ULONG);
     C_FindObjectsInit(session: CK_SESSION_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG);
     C_FindObjects(session: CK_SESSION_HANDLE, objects: *mut CK_OBJECT_HANDLE, max: CK_ULONG,
-        count: *mut CK_ULONG);
+        count: *mut CK_ULONG) => answers::objects, objects, max, count;
     C_FindObjectsFinal(session: CK_SESSION_HANDLE);
     C_SetAttributeValue(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE,
         template: *mut CK_ATTRIBUTE, count: CK_ULONG);
     C_CreateObject(session: CK_SESSION_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG,
-        object: *mut CK_OBJECT_HANDLE);
-    C_CopyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE,
-        template: *mut CK_ATTRIBUTE, count: CK_ULONG, copy: *mut CK_OBJECT_HANDLE);
+        object: *mut CK_OBJECT_HANDLE) => answers::handle, object;
     C_DestroyObject(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE);
     C_GenerateKeyPair(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM,
         public: *mut CK_ATTRIBUTE, public_count: CK_ULONG,
         private: *mut CK_ATTRIBUTE, private_count: CK_ULONG,
-        public_key: *mut CK_OBJECT_HANDLE, private_key: *mut CK_OBJECT_HANDLE);
+        public_key: *mut CK_OBJECT_HANDLE, private_key: *mut CK_OBJECT_HANDLE)
+        => answers::pair, public_key, private_key;
     C_SignInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
 }
 
 /// Initialises the module behind, under its own `SOFTHSM2_CONF`.
 #[expect(unsafe_code, reason = "a function of a C interface, called through its list")]
 unsafe extern "C" fn C_Initialize(args: *mut std::ffi::c_void) -> CK_RV {
-    watched("C_Initialize", |inner| {
-        let Some(function) = inner.C_Initialize else { return CKR_FUNCTION_NOT_SUPPORTED };
-        let Some(lists) = lists() else { return CKR_GENERAL_ERROR };
+    watched("C_Initialize", |lists| {
+        let Some(function) = lists.inner.C_Initialize else { return CKR_FUNCTION_NOT_SUPPORTED };
         let Ok(_alone) = lists.shim.alone_with_environment() else { return CKR_FUNCTION_FAILED };
-        // SAFETY: the argument is that of our caller, under the same contract.
+        // SAFETY: the arguments are those of our caller, under the same contract.
         unsafe { function(args) }
     })
 }
 
-/// Signs, and spoils what comes back if a rule says so.
+/// Signs; who asks for the length alone is let through.
 #[expect(unsafe_code, reason = "a function of a C interface, called through its list")]
 unsafe extern "C" fn C_Sign(
     session: CK_SESSION_HANDLE,
@@ -231,57 +247,22 @@ unsafe extern "C" fn C_Sign(
     signature_len: *mut CK_ULONG,
 ) -> CK_RV {
     let Some(lists) = lists() else { return CKR_GENERAL_ERROR };
-    let carry_out = |inner: &CK_FUNCTION_LIST| match inner.C_Sign {
+    let carry_out = |lists: &Lists| match lists.inner.C_Sign {
         // SAFETY: the arguments are those of our caller, under the same contract.
         Some(function) => unsafe { function(session, data, data_len, signature, signature_len) },
         None => CKR_FUNCTION_NOT_SUPPORTED,
     };
     if signature.is_null() {
-        return carry_out(&lists.inner);
+        return carry_out(lists);
     }
-    let action = lists.shim.before("C_Sign");
-    let rv = act(lists, "C_Sign", action, carry_out);
-    if rv != CKR_OK || signature_len.is_null() {
-        return rv;
-    }
-    match action {
-        // SAFETY: the module said that it wrote `*signature_len` octets there; it is not 0.
-        Some(Action::WrongSignature) => unsafe { *signature ^= 0x01 },
-        // SAFETY: not null, and the caller's by contract.
-        Some(Action::ShortSignature) => unsafe { *signature_len -= 1 },
-        _ => {}
-    }
-    rv
+    watched_answer("C_Sign", carry_out, |how| {
+        // SAFETY: the module has written `*signature_len` octets, and no signature is empty.
+        unsafe { answers::signature(how, signature, signature_len) };
+        CKR_OK
+    })
 }
 
-/// Lists mechanisms, without the one that a rule takes away.
-#[expect(unsafe_code, reason = "a function of a C interface, called through its list")]
-unsafe extern "C" fn C_GetMechanismList(
-    slot: CK_SLOT_ID,
-    list: *mut CK_MECHANISM_TYPE,
-    count: *mut CK_ULONG,
-) -> CK_RV {
-    let Some(lists) = lists() else { return CKR_GENERAL_ERROR };
-    let action = lists.shim.before("C_GetMechanismList");
-    let rv = act(lists, "C_GetMechanismList", action, |inner| match inner.C_GetMechanismList {
-        // SAFETY: the arguments are those of our caller, under the same contract.
-        Some(function) => unsafe { function(slot, list, count) },
-        None => CKR_FUNCTION_NOT_SUPPORTED,
-    });
-    let Some(Action::WithoutMechanism(without)) = action else { return rv };
-    if rv == CKR_OK && !list.is_null() && !count.is_null() {
-        // SAFETY: the module said that it wrote `*count` numbers there, and nobody else has them yet.
-        let (numbers, count) =
-            unsafe { (std::slice::from_raw_parts_mut(list, *count as usize), &mut *count) };
-        if let Some(at) = numbers.iter().position(|number| *number == without) {
-            numbers[at..].rotate_left(1);
-            *count -= 1;
-        }
-    }
-    rv
-}
-
-/// Reads attributes, and spoils values if a rule says so.
+/// Reads attributes.
 #[expect(unsafe_code, reason = "a function of a C interface, called through its list")]
 unsafe extern "C" fn C_GetAttributeValue(
     session: CK_SESSION_HANDLE,
@@ -289,34 +270,28 @@ unsafe extern "C" fn C_GetAttributeValue(
     template: *mut CK_ATTRIBUTE,
     count: CK_ULONG,
 ) -> CK_RV {
-    let Some(lists) = lists() else { return CKR_GENERAL_ERROR };
-    let action = lists.shim.before("C_GetAttributeValue");
-    let rv = act(lists, "C_GetAttributeValue", action, |inner| match inner.C_GetAttributeValue {
+    let carry_out = |lists: &Lists| match lists.inner.C_GetAttributeValue {
         // SAFETY: the arguments are those of our caller, under the same contract.
         Some(function) => unsafe { function(session, object, template, count) },
         None => CKR_FUNCTION_NOT_SUPPORTED,
-    });
-    if action == Some(Action::WrongValue) && rv == CKR_OK && !template.is_null() {
-        // SAFETY: the caller's template of `count` attributes, by contract.
-        for attribute in unsafe { std::slice::from_raw_parts(template, count as usize) } {
-            let (kind, value, len) = (attribute.type_, attribute.pValue, attribute.ulValueLen);
-            if kind == cryptoki_sys::CKA_VALUE && !value.is_null() && len > 0 {
-                // SAFETY: the module said that it wrote `len` octets there; it is not 0.
-                unsafe { *value.cast::<u8>() ^= 0x01 };
-            }
-        }
-    }
-    rv
+    };
+    watched_answer("C_GetAttributeValue", carry_out, |how| {
+        // SAFETY: the caller's template, which the module has filled.
+        unsafe { answers::attributes(how, template, count) }
+    })
 }
 
-/// The list that we hand out.
+/// The list that we hand out: what is watched, and nothing else.
 fn in_front_of(inner: CK_FUNCTION_LIST) -> CK_FUNCTION_LIST {
     CK_FUNCTION_LIST {
+        version: inner.version,
         C_Initialize: Some(C_Initialize),
+        C_Finalize: Some(C_Finalize),
         C_GetFunctionList: Some(C_GetFunctionList),
         C_GetSlotList: Some(C_GetSlotList),
         C_GetTokenInfo: Some(C_GetTokenInfo),
         C_GetMechanismList: Some(C_GetMechanismList),
+        C_GetMechanismInfo: Some(C_GetMechanismInfo),
         C_OpenSession: Some(C_OpenSession),
         C_CloseSession: Some(C_CloseSession),
         C_GetSessionInfo: Some(C_GetSessionInfo),
@@ -327,11 +302,10 @@ fn in_front_of(inner: CK_FUNCTION_LIST) -> CK_FUNCTION_LIST {
         C_GetAttributeValue: Some(C_GetAttributeValue),
         C_SetAttributeValue: Some(C_SetAttributeValue),
         C_CreateObject: Some(C_CreateObject),
-        C_CopyObject: Some(C_CopyObject),
         C_DestroyObject: Some(C_DestroyObject),
         C_GenerateKeyPair: Some(C_GenerateKeyPair),
         C_SignInit: Some(C_SignInit),
         C_Sign: Some(C_Sign),
-        ..inner
+        ..CK_FUNCTION_LIST::default()
     }
 }
