@@ -137,7 +137,8 @@ impl<'s> Bench<'s> {
                 "serial {serial} is served after {seen}; the primary has {primary}"
             )));
         }
-        self.by_ksk = signed.lines().find_map(inception_of_dnskey).unwrap_or_default().to_owned();
+        let inception = signed.lines().find_map(inception_of_dnskey);
+        inception.unwrap_or_default().clone_into(&mut self.by_ksk);
         self.verified = serial;
         Ok(true)
     }
