@@ -67,6 +67,8 @@ counters! {
     queries_answered;
     /// Queries refused
     queries_refused;
+    /// Messages that were not signed as they must be, or whose TSIG was no good
+    tsig_refused;
     /// NOTIFY taken from a primary
     notifies_received;
     /// NOTIFY refused
@@ -87,7 +89,7 @@ mod tests {
         counters.transfers_in.add(3);
         let mut seen = Vec::new();
         counters.each(|name, help, value| seen.push((name, help, value)));
-        assert_eq!(seen.len(), 17);
+        assert_eq!(seen.len(), 18);
         assert!(seen.contains(&("transfers_in", "Zones fetched whole from a primary", 3)));
         assert!(seen.iter().all(|(_, help, _)| !help.is_empty()));
     }

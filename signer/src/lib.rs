@@ -21,4 +21,5 @@ pub mod query;
 pub mod runner;
 pub mod store;
 pub mod tls;
+pub mod tsig;
 pub mod wire;

@@ -66,13 +66,21 @@ pub struct Messages<'q, I: Iterator> {
     query: &'q Message,
     records: iter::Peekable<I>,
     first: bool,
+    /// Octets that each message leaves free.
+    leaves: usize,
 }
 
 impl<'a, 'q, I: Iterator<Item = Wire<'a>>> Messages<'q, I> {
     /// The answer to `query`; its question is repeated in the first message, and an OPT answers
     /// an OPT (RFC 5936 §2.2.5).
     pub fn new(query: &'q Message, records: I) -> Self {
-        Self { query, records: records.peekable(), first: true }
+        Self { query, records: records.peekable(), first: true, leaves: 0 }
+    }
+
+    /// The same, with room for so many octets in each message: for its TSIG.
+    #[must_use]
+    pub fn leaving(self, octets: usize) -> Self {
+        Self { leaves: octets, ..self }
     }
 
     fn begin(&mut self) -> Result<(MessageWriter, bool), Overflow> {
@@ -80,8 +88,8 @@ impl<'a, 'q, I: Iterator<Item = Wire<'a>>> Messages<'q, I> {
         let header = Header { id, flags: flags.reply(Flags::AA, rcode::NOERROR) };
         let is_opt = |record: crate::wire::Record<'_>| record.rtype == types::OPT;
         let opt = self.first && self.query.section(Section::Additional).any(is_opt);
-        let mut writer =
-            MessageWriter::new(header, MESSAGE_BYTES - if opt { OPT_BYTES } else { 0 });
+        let leaves = self.leaves + if opt { OPT_BYTES } else { 0 };
+        let mut writer = MessageWriter::new(header, MESSAGE_BYTES - leaves);
         if self.first
             && let Some(question) = self.query.question()
         {
@@ -108,7 +116,7 @@ impl<'a, I: Iterator<Item = Wire<'a>>> Iterator for Messages<'_, I> {
                 if writer.answers() > 0 {
                     break;
                 }
-                writer.lift_bound();
+                writer.lift_bound(self.leaves);
                 if put(&mut writer).is_err() {
                     return Some(Err(unsendable));
                 }
@@ -119,7 +127,7 @@ impl<'a, I: Iterator<Item = Wire<'a>>> Iterator for Messages<'_, I> {
                 break;
             }
         }
-        writer.lift_bound();
+        writer.lift_bound(self.leaves);
         if opt && writer.opt(UDP_BYTES_MAX as u16).is_err() {
             return Some(Err(unsendable));
         }

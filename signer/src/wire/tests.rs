@@ -155,7 +155,7 @@ fn a_full_message_takes_nothing_more() {
     assert_eq!((writer.len(), writer.answers()), (before, 0));
     writer.answer(b"\x01a\x04test\x00", 16, 1, 60, &[0; 400]).expect("room");
     assert_eq!(writer.answers(), 1);
-    writer.lift_bound();
+    writer.lift_bound(0);
     writer.answer(b"\x01a\x04test\x00", 16, 1, 60, &vec![0; 60_000]).expect("room");
     let message = Message::parse(&writer.finish()).expect("own message");
     assert_eq!(message.section(Section::Answer).len(), 2);

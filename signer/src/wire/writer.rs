@@ -101,9 +101,9 @@ impl MessageWriter {
         self.bytes.len() == HEADER_BYTES
     }
 
-    /// Lets an oversized record in: the bound becomes what a stream can carry.
-    pub fn lift_bound(&mut self) {
-        self.octets_max = MESSAGE_BYTES_MAX;
+    /// Lets an oversized record in: the bound becomes what a stream can carry, less `leaving` octets.
+    pub fn lift_bound(&mut self, leaving: usize) {
+        self.octets_max = MESSAGE_BYTES_MAX.saturating_sub(leaving);
     }
 
     /// The message.
