@@ -18,10 +18,10 @@ use crate::config::{Limits, Listen};
 use crate::counters::Counters;
 use crate::gate::GateLimits;
 use crate::notify::{self, Inbox, Notified, Notifier, RATE_INTERVAL, SendLimits, Target};
-use crate::outbound::{self, Xot, serve_xot};
+use crate::outbound::{self, ClearLimits, Xot, serve_tcp, serve_xot};
 use crate::peers::PeerName;
 use crate::published::Catalogue;
-use crate::query::{ClearLimits, Front, serve_tcp, serve_udp};
+use crate::query::{Front, serve_udp};
 use crate::runner::{Announce, Runner};
 
 /// NOTIFYs on their way to the runner. While it is full they wait in the inbox, one per zone.
@@ -91,7 +91,7 @@ impl Shared {
             inbox,
             front,
             xot,
-            clear: ClearLimits { gate: gate_limits(limits), ..ClearLimits::default() },
+            clear: clear_limits(limits),
             notifier: Arc::new(notifier),
             targets: Arc::new(ArcSwap::from_pointee(targets(prepared))),
         }
@@ -107,7 +107,9 @@ impl Shared {
             let Some(version) = zone.current() else { return };
             let targets = targets.load();
             let told = zone.secondaries().iter().filter_map(|peer| {
-                targets.get(peer).map(|address| Target { peer: peer.clone(), address: *address })
+                let (peer, address) = (peer.clone(), *targets.get(peer)?);
+                let key = view.peers().key_of(&peer);
+                Some(Target { peer, address, key })
             });
             notifier.announce(&version, told);
         })
@@ -177,6 +179,14 @@ fn gate_limits(limits: &Limits) -> GateLimits {
         per_peer_max: limits.connections_per_peer_max,
         total_max: limits.connections_max,
         ..GateLimits::default()
+    }
+}
+
+fn clear_limits(limits: &Limits) -> ClearLimits {
+    ClearLimits {
+        gate: gate_limits(limits),
+        transfer: Duration::from_secs(limits.transfer_s_max),
+        ..ClearLimits::default()
     }
 }
 

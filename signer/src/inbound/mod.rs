@@ -1,12 +1,13 @@
-//! Zones in: AXFR over TLS from a primary (RFC 9103, RFC 5936).
+//! Zones in: AXFR from a primary over TLS (RFC 9103, RFC 5936), or over TCP with TSIG (RFC 8945).
 //!
 //! One connection: handshake, SOA (is there anything newer?), AXFR. The primary must prove the
-//! identity under which it is listed. [`Assembly`] is the pure part, messages in and a zone out;
+//! identity under which it is listed, by its certificate, or by signing each answer, or both. [`Assembly`] is the pure part, messages in and a zone out;
 //! what is around it bounds time: connecting, the handshake, each wait, the rate, the whole.
 //! How much a zone may hold is bounded by the zone core's `Bounds`, and as a message without a
 //! record is refused, that bounds the number of messages and the octets of the stream as well.
 
 mod assembly;
+mod dialogue;
 mod ixfr;
 mod stream;
 
@@ -15,43 +16,53 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_policy::ZoneName;
 use countersign_zone::{Bounds, ReceivedZone};
 use rustls_pki_types::{InvalidDnsNameError, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub(crate) use assembly::serial_of;
 pub use assembly::{AnswerError, Assembled, Assembly, Step, assemble_stream, soa_serial};
+use dialogue::Dialogue;
 pub use ixfr::{Answered, IxfrAssembly, IxfrError, Manners, assemble_differences};
-use stream::Paced;
 
 use crate::counters::Counters;
 use crate::peers::{Identity, IdentityRule, PeerName};
 use crate::tls::{Connector, HandshakeError};
-use crate::wire::{self, MESSAGE_BYTES_MAX, OPCODE_QUERY, framing, newer, types};
+use crate::tsig::{self, Key};
+use crate::wire::{self, OPCODE_QUERY, newer, types};
 
 /// Saying goodbye may take this long; the zone is here already.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
-/// A primary, and how to reach it.
+/// A primary, how to reach it, and how it proves itself: there is none without a proof.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// Its name in the configuration.
     pub peer: PeerName,
-    /// Where it serves transfers over TLS.
+    /// Where it serves transfers.
     pub address: SocketAddr,
-    /// The identity that it must prove.
-    pub identity: IdentityRule,
-    /// The name that its certificate must be for.
-    server_name: ServerName<'static>,
+    way: Way,
+    /// Each answer must be signed with it, beside TLS or in its place.
+    key: Option<Arc<Key>>,
+}
+
+/// How a primary is reached.
+#[derive(Debug, Clone)]
+enum Way {
+    /// Over TLS: its certificate must be for this name, and of this identity if there is one.
+    Tls { server_name: ServerName<'static>, identity: Option<IdentityRule> },
+    /// In clear: each answer proves itself.
+    Tcp,
 }
 
 impl Source {
-    /// `server_name` is the name that the primary's certificate must have.
+    /// A primary over TLS, proven by its certificate; `server_name` is the name that this must have.
     pub fn new(
         peer: PeerName,
         address: SocketAddr,
@@ -59,7 +70,32 @@ impl Source {
         server_name: &str,
     ) -> Result<Self, InvalidDnsNameError> {
         let server_name = ServerName::try_from(server_name.to_owned())?;
-        Ok(Self { peer, address, identity, server_name })
+        let way = Way::Tls { server_name, identity: Some(identity) };
+        Ok(Self { peer, address, way, key: None })
+    }
+
+    /// A primary over TLS, whose certificate must be for `server_name` and is nobody's in particular: it
+    /// is proven by its key.
+    pub fn by_key_over_tls(
+        peer: PeerName,
+        address: SocketAddr,
+        server_name: &str,
+        key: Arc<Key>,
+    ) -> Result<Self, InvalidDnsNameError> {
+        let server_name = ServerName::try_from(server_name.to_owned())?;
+        let way = Way::Tls { server_name, identity: None };
+        Ok(Self { peer, address, way, key: Some(key) })
+    }
+
+    /// A primary over TCP in clear, proven by its key.
+    pub fn by_key_over_tcp(peer: PeerName, address: SocketAddr, key: Arc<Key>) -> Self {
+        Self { peer, address, way: Way::Tcp, key: Some(key) }
+    }
+
+    /// The same, with each answer signed as well.
+    #[must_use]
+    pub fn signed_with(self, key: Arc<Key>) -> Self {
+        Self { key: Some(key), ..self }
     }
 }
 
@@ -164,11 +200,18 @@ pub enum TransferError {
     /// The primary's answer is not the transfer asked for.
     #[error(transparent)]
     Answer(#[from] AnswerError),
+    /// The primary's answer is not signed as it should be.
+    #[error("TSIG: {0}")]
+    Tsig(#[from] tsig::AnswerError),
+    /// A primary that is reached over TLS, and no certificate of ours.
+    #[error("it is reached over TLS, and there is no [tls] in the configuration")]
+    NoTls,
 }
 
-/// Fetches `zone` from `source` unless it is not newer than `have`.
+/// Fetches `zone` from `source` unless it is not newer than `have`. `connector` is for primaries over
+/// TLS.
 pub async fn fetch(
-    connector: &Connector,
+    connector: Option<&Connector>,
     source: &Source,
     zone: &ZoneName,
     have: Option<u32>,
@@ -179,7 +222,8 @@ pub async fn fetch(
     let deadline = Instant::now() + limits.total;
     let exchange = async {
         let stream = connect(connector, source, limits, counters).await?;
-        exchange(stream, zone, have, bounds, limits, counters).await
+        let dialogue = Dialogue::new(stream, limits, source.key.as_ref());
+        exchange(dialogue, zone, have, bounds, counters).await
     };
     let fetched =
         timeout_at(deadline, exchange).await.unwrap_or(Err(TransferError::Total(limits.total)));
@@ -194,81 +238,71 @@ pub async fn fetch(
     fetched
 }
 
+/// Either kind of stream.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
 async fn connect(
-    connector: &Connector,
+    connector: Option<&Connector>,
     source: &Source,
     limits: &Limits,
     counters: &Counters,
-) -> Result<impl AsyncRead + AsyncWrite + Unpin + use<>, TransferError> {
+) -> Result<Box<dyn Stream>, TransferError> {
     let tcp = timeout(limits.connect, TcpStream::connect(source.address))
         .await
         .map_err(|_| TransferError::ConnectDeadline(limits.connect))?
         .map_err(TransferError::Connect)?;
     tcp.set_nodelay(true)?;
+    let (server_name, identity) = match &source.way {
+        Way::Tcp => return Ok(Box::new(tcp)),
+        Way::Tls { server_name, identity } => (server_name.clone(), identity),
+    };
+    let connector = connector.ok_or(TransferError::NoTls)?;
     let (stream, found) = connector
-        .connect(tcp, source.server_name.clone(), limits.handshake)
+        .connect(tcp, server_name, limits.handshake)
         .await
         .inspect_err(|_| counters.handshakes_refused.bump())?;
-    if !found.satisfies(&source.identity) {
+    if let Some(expected) = identity.clone().filter(|rule| !found.satisfies(rule)) {
         counters.handshakes_refused.bump();
-        let expected = source.identity.clone();
         return Err(TransferError::WrongPeer { found: Box::new(found), expected });
     }
     connector.saw(&source.peer, &stream);
-    Ok(stream)
+    Ok(Box::new(stream))
 }
 
-/// SOA, then AXFR, on a connection whose other end is proven.
+/// SOA, then AXFR. Nothing is made of an answer before it is proven to its end.
 async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
+    mut dialogue: Dialogue<'_, S>,
     zone: &ZoneName,
     have: Option<u32>,
     bounds: Bounds,
-    limits: &Limits,
     counters: &Counters,
 ) -> Result<Fetched, TransferError> {
-    let mut paced = Paced::new(limits);
     if let Some(have) = have {
         counters.soa_checks.bump();
         let id = rand::random();
-        ask(&mut stream, id, zone, types::SOA, limits).await?;
-        let serial = soa_serial(paced.message(&mut stream).await?, zone, id)?;
-        paced.nothing_left(&mut stream).await?;
+        dialogue.ask(question(id, zone, types::SOA)).await?;
+        let serial = soa_serial(&dialogue.message().await?, zone, id)?;
+        dialogue.answered().await?;
         if !newer(serial, have) {
-            goodbye(stream).await;
+            dialogue.goodbye().await;
             return Ok(Fetched::UpToDate { serial });
         }
     }
     let id = rand::random();
-    ask(&mut stream, id, zone, types::AXFR, limits).await?;
+    dialogue.ask(question(id, zone, types::AXFR)).await?;
     let mut assembly = Assembly::new(zone.clone(), id, bounds);
-    while assembly.take(paced.message(&mut stream).await?)? == Step::More {}
-    paced.nothing_left(&mut stream).await?;
+    while assembly.take(&dialogue.message().await?)? == Step::More {}
+    dialogue.answered().await?;
     let Assembled { zone, serial } = assembly.finish()?;
     if let Some(have) = have.filter(|have| !newer(serial, *have)) {
         return Err(AnswerError::NotNewer { found: serial, have }.into());
     }
-    let bytes = paced.bytes();
-    goodbye(stream).await;
+    let bytes = dialogue.bytes();
+    dialogue.goodbye().await;
     Ok(Fetched::Zone { zone, serial, bytes })
 }
 
-async fn ask<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    id: u16,
-    zone: &ZoneName,
-    qtype: u16,
-    limits: &Limits,
-) -> Result<(), TransferError> {
-    let request = wire::request(id, OPCODE_QUERY, 0, zone.as_wire(), qtype);
-    debug_assert!(request.len() <= MESSAGE_BYTES_MAX, "one question");
-    timeout(limits.idle, framing::write_message(stream, &request))
-        .await
-        .map_err(|_| TransferError::Idle(limits.idle))??;
-    Ok(())
-}
-
-/// Closes the TLS session; whether the primary hears it does not matter any more.
-async fn goodbye<S: AsyncWrite + Unpin>(mut stream: S) {
-    let _ = timeout(GOODBYE_MAX, stream.shutdown()).await;
+fn question(id: u16, zone: &ZoneName, qtype: u16) -> Vec<u8> {
+    wire::request(id, OPCODE_QUERY, 0, zone.as_wire(), qtype)
 }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use rcgen::ExtendedKeyUsagePurpose;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -10,7 +11,9 @@ use crate::published::testing::{soa, version, zone_name};
 use crate::tls::testing::{BOTH, Leaf, NOW, Pki};
 use crate::tls::{ALPN_DOT, Acceptor};
 use crate::wire::framing::Deframer;
-use crate::wire::{CLASS_IN, Flags, Header, Message, MessageWriter, request};
+use crate::wire::{
+    CLASS_IN, Flags, Header, MESSAGE_BYTES_MAX, Message, MessageWriter, framing, request,
+};
 
 const BOUNDS: Bounds = Bounds { records_max: 10_000, bytes_max: 1 << 20 };
 const ID: u16 = 7;
@@ -239,7 +242,7 @@ async fn fetch_with(
     };
     let counters = Counters::default();
     let client = pki.connector("signer.test");
-    let fetched = fetch(&client, &source, &zone(), None, BOUNDS, &limits, &counters).await;
+    let fetched = fetch(Some(&client), &source, &zone(), None, BOUNDS, &limits, &counters).await;
     assert_eq!(counters.transfers_in_failed.read(), u64::from(fetched.is_err()));
     serve.abort();
     fetched
@@ -279,7 +282,8 @@ async fn a_zone_never_goes_back_behind_its_soa() {
         theirs
     });
     let (limits, counters) = (Limits::default(), Counters::default());
-    let found = exchange(ours, &zone(), Some(5), BOUNDS, &limits, &counters).await;
+    let dialogue = Dialogue::new(ours, &limits, None);
+    let found = exchange(dialogue, &zone(), Some(5), BOUNDS, &counters).await;
     let refused = found.expect_err("older than what is here");
     assert!(refused.to_string().contains("serial 4 is not newer than 5"), "{refused}");
     drop(serve.await);
@@ -377,6 +381,6 @@ async fn nobody_there() {
     let source = Source::new("p".into(), address, rule, "primary.test").expect("source");
     let (limits, counters) = (Limits::default(), Arc::new(Counters::default()));
     let client = pki.connector("signer.test");
-    let refused = fetch(&client, &source, &zone(), None, BOUNDS, &limits, &counters).await;
+    let refused = fetch(Some(&client), &source, &zone(), None, BOUNDS, &limits, &counters).await;
     assert!(matches!(refused, Err(TransferError::Connect(_))), "{refused:?}");
 }

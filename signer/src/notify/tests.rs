@@ -100,13 +100,17 @@ fn limits() -> SendLimits {
         udp_attempts: 2,
         first_wait: Duration::from_millis(200),
         wait_max: Duration::from_millis(400),
+        tcp_wait_max: Duration::from_secs(10),
     }
 }
 
 fn announce(limits: SendLimits, address: SocketAddr) -> (Notifier, Arc<Counters>) {
     let counters = Arc::<Counters>::default();
     let notifier = Notifier::new(limits, counters.clone(), CancellationToken::new());
-    notifier.announce(&version("a.test", 3, 0), [Target { peer: "secondary".into(), address }]);
+    notifier.announce(
+        &version("a.test", 3, 0),
+        [Target { peer: "secondary".into(), address, key: None }],
+    );
     (notifier, counters)
 }
 
@@ -193,7 +197,10 @@ async fn a_newer_announcement_replaces_an_older() {
     let (notifier, counters) = announce(slow, address);
     let mut buffer = [0; 512];
     timeout(DEADLINE, socket.recv_from(&mut buffer)).await.expect("first").expect("io");
-    notifier.announce(&version("a.test", 4, 0), [Target { peer: "secondary".into(), address }]);
+    notifier.announce(
+        &version("a.test", 4, 0),
+        [Target { peer: "secondary".into(), address, key: None }],
+    );
     let (len, from) =
         timeout(DEADLINE, socket.recv_from(&mut buffer)).await.expect("second").expect("io");
     socket.send_to(&reply(&buffer[..len], rcode::NOERROR, |_| {}), from).await.expect("sent");

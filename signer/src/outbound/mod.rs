@@ -1,15 +1,20 @@
-//! Zones out: AXFR over TLS to listed secondaries (RFC 9103, RFC 5936; IXFR by RFC 1995 §2, §4).
+//! Zones out: AXFR over TLS to listed secondaries (RFC 9103, RFC 5936; IXFR by RFC 1995 §2, §4), and
+//! over TCP in clear to those that sign with a TSIG key and are listed for it.
 //!
-//! A connection is a stranger's until its certificate is one of a listed peer. Then its queries
+//! A connection is a stranger's until it is proven: over TLS by a certificate of a listed peer, or, for
+//! a peer that has none, by a first query signed with its key; in clear by such a query. Then its queries
 //! are answered one after the other: AXFR and IXFR here, from the published version and nothing
 //! else; everything else by the query front. Who may do what is looked up anew for each query,
-//! so a reload counts at once. Each wait is bounded: the handshake, the next whole query, each
-//! message to be taken, a transfer as a whole.
+//! and before each message of a transfer, so a reload counts at once. Each wait is bounded: the handshake,
+//! the next whole query, each message to be taken, a transfer as a whole.
 //!
 //! In TLS 1.3 a client's handshake is done before the server has seen its certificate: a refused
 //! peer sees a connection that is closed without an answer.
 
+mod clear;
 pub mod differences;
+mod serve;
+mod standing;
 mod transfer;
 
 #[cfg(test)]
@@ -20,24 +25,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use countersign_policy::ZoneName;
-use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use clear::{ClearLimits, serve_tcp};
 pub use transfer::{MESSAGE_BYTES, Messages, Unsendable, Wire, records};
 
 use crate::counters::Counters;
 use crate::gate::{Gate, GateLimits, Stranger, Throttle};
-use crate::inbound::serial_of;
-use crate::peers::{Identity, PeerName};
-use crate::published::Published;
-use crate::query::{Conversation, Front, SOCKET_ERROR_PAUSE, StreamEnd, Transport, refusal};
+use crate::peers::{PeerName, Unproven, Way};
+use crate::query::{Conversation, Front, Opened, SOCKET_ERROR_PAUSE, StreamEnd, Transport};
 use crate::tls::{Acceptor, Holder};
-use crate::wire::{CLASS_IN, Message, OPCODE_QUERY, Section, newer, rcode, types};
+use crate::wire::rcode;
+use serve::{Desk, Query};
+use standing::{Certificate, Proof, Standing};
 
 /// Log lines about refused connections: anyone can cause them.
 const LOG_BURST: u32 = 50;
@@ -77,36 +80,19 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Xot {
     acceptor: ArcSwap<Acceptor>,
-    front: Arc<Front>,
+    desk: Desk,
     limits: Limits,
     gate: Arc<Gate<PeerName>>,
     log: Throttle,
 }
 
-/// Why a transfer was cut off.
-#[derive(Debug, thiserror::Error)]
-enum Broken {
-    #[error(transparent)]
-    Stream(#[from] StreamEnd),
-    #[error(transparent)]
-    Unsendable(#[from] Unsendable),
-    #[error("not done within {} s", .0.as_secs())]
-    Deadline(Duration),
-}
-
-/// Whom a connection is with: looked at again for each query.
-struct Proven {
-    identity: Identity,
-    chain: Vec<CertificateDer<'static>>,
-}
-
-/// What a transfer query gets.
-enum Verdict {
-    Refuse(u8),
-    /// The whole zone.
-    Whole(Arc<Published>),
-    /// The client is up to date: the SOA alone (RFC 1995 §2).
-    Current(Arc<Published>),
+/// A connection whose other end is proven.
+struct Begun<S> {
+    conversation: Conversation<S>,
+    certificate: Option<Certificate>,
+    peer: PeerName,
+    /// The query that proved it, where there is no certificate: still to be answered.
+    first: Option<Vec<u8>>,
 }
 
 impl Xot {
@@ -114,7 +100,8 @@ impl Xot {
     pub fn new(acceptor: Acceptor, front: Arc<Front>, limits: Limits) -> Arc<Self> {
         let gate = Gate::new(limits.gate);
         let log = Throttle::new(LOG_BURST, LOG_REFILL);
-        Arc::new(Self { acceptor: ArcSwap::from_pointee(acceptor), front, limits, gate, log })
+        let desk = Desk { front, write: limits.write, transfer: limits.transfer };
+        Arc::new(Self { acceptor: ArcSwap::from_pointee(acceptor), desk, limits, gate, log })
     }
 
     /// New connections are accepted with other certificates from now on.
@@ -123,21 +110,22 @@ impl Xot {
     }
 
     fn counters(&self) -> &Counters {
-        self.front.counters()
+        self.desk.counters()
     }
 
     /// A connection, from the first octet to the last.
     async fn connection(&self, tcp: TcpStream, from: SocketAddr, stranger: Stranger<PeerName>) {
         let leave = stranger.leave();
-        let proven = tokio::select! {
-            proven = self.prove(tcp, from) => proven,
+        let begun = tokio::select! {
+            begun = self.begin(tcp, from) => begun,
             () = leave.cancelled() => {
                 // Counted where it was pushed out.
                 tracing::debug!(%from, "unproven connection dropped for a newer one");
                 return;
             }
         };
-        let Some((conversation, proven, peer)) = proven else { return };
+        let Some(begun) = begun else { return };
+        let peer = begun.peer.clone();
         let place = match stranger.promote(peer.clone()) {
             Ok(place) => place,
             Err(full) => {
@@ -148,7 +136,7 @@ impl Xot {
                 return;
             }
         };
-        if let Err(error) = self.talk(conversation, from, &proven).await {
+        if let Err(error) = self.talk(begun, from).await {
             if matches!(error, StreamEnd::Idle(_) | StreamEnd::Stalled { .. }) {
                 self.counters().connections_idle.bump();
             }
@@ -157,12 +145,12 @@ impl Xot {
         drop(place);
     }
 
-    /// The handshake, and whose certificate it is. Refusals are logged with the identity.
-    async fn prove(
+    /// The handshake, and who it is. Refusals are logged with the identity.
+    async fn begin(
         &self,
         tcp: TcpStream,
         from: SocketAddr,
-    ) -> Option<(Conversation<impl AsyncRead + AsyncWrite + Unpin + use<>>, Proven, PeerName)> {
+    ) -> Option<Begun<impl AsyncRead + AsyncWrite + Unpin + use<>>> {
         // Answers are written whole; waiting for more to send would only delay them.
         let _ = tcp.set_nodelay(true);
         let acceptor = self.acceptor.load_full();
@@ -176,18 +164,28 @@ impl Xot {
                 return None;
             }
         };
-        let conversation = Conversation::new(accepted.stream);
-        // None but where it is not demanded.
-        let identity = accepted.identity?;
-        let view = self.front.catalogue().view();
-        let refused = match view.peers().by_identity(&identity) {
-            Ok(peer) if accepted.alpn => {
-                acceptor.saw(Holder::Peer, &peer, &accepted.chain);
-                let proven = Proven { identity, chain: accepted.chain };
-                return Some((conversation, proven, peer));
+        let mut conversation = Conversation::new(accepted.stream);
+        let chain = accepted.chain;
+        let certificate = accepted.identity.map(|identity| Certificate { identity, chain });
+        let found = match &certificate {
+            Some(certificate) => {
+                let view = self.desk.front.catalogue().view();
+                let peer = view.peers().by_identity(&certificate.identity);
+                peer.map(|peer| (peer, None)).map_err(|error| error.to_string())
             }
-            Ok(peer) => format!("peer {peer} did not offer \"dot\" by ALPN (RFC 9103 §7.1)"),
-            Err(error) => error.to_string(),
+            None => self.first_query(&mut conversation, from).await,
+        };
+        let refused = match found {
+            Ok((peer, first)) if accepted.alpn => {
+                if let Some(certificate) = &certificate {
+                    acceptor.saw(Holder::Peer, &peer, &certificate.chain);
+                }
+                return Some(Begun { conversation, certificate, peer, first });
+            }
+            Ok((peer, _)) => {
+                format!("peer {peer} did not offer \"dot\" by ALPN (RFC 9103 §7.1)")
+            }
+            Err(error) => error,
         };
         self.counters().handshakes_refused.bump();
         if self.log.pass() {
@@ -197,145 +195,108 @@ impl Xot {
         None
     }
 
+    /// Without a certificate the first query must say who it is, and within the time that a handshake
+    /// may take: until then the connection is a stranger's.
+    async fn first_query<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        conversation: &mut Conversation<S>,
+        from: SocketAddr,
+    ) -> Result<(PeerName, Option<Vec<u8>>), String> {
+        let first = conversation.next(self.limits.handshake).await;
+        let octets = first.map_err(|e| e.to_string())?.ok_or("no certificate, and no query")?;
+        let view = self.desk.front.catalogue().view();
+        let (octets, session, error) =
+            match self.desk.front.open(&view, &octets, from, Transport::Stream) {
+                Opened::Signed(signed) => {
+                    let proof = proof(None, Some(signed.session.key().clone()));
+                    match proof.peer(&view) {
+                        Ok(peer) => return Ok((peer, Some(octets))),
+                        Err(error) => (signed.octets, Some(signed.session), error.to_string()),
+                    }
+                }
+                Opened::Plain => (octets, None, "no certificate, and no TSIG".to_owned()),
+                Opened::Refused(answer) => {
+                    conversation.send(&answer, self.limits.write).await.ok();
+                    return Err("no certificate, and a TSIG that is no good".into());
+                }
+                Opened::Silent => return Err("no certificate, and no query".into()),
+            };
+        let mut query = Query { octets: &octets, session, from };
+        self.desk.refuse(conversation, &mut query, rcode::REFUSED).await.ok();
+        Err(error)
+    }
+
     async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        mut conversation: Conversation<S>,
+        begun: Begun<S>,
         from: SocketAddr,
-        proven: &Proven,
     ) -> Result<(), StreamEnd> {
+        let Begun { mut conversation, certificate, mut first, .. } = begun;
         for _ in 0..self.limits.queries_max {
-            let Some(octets) = conversation.next(self.limits.idle).await? else { break };
-            let view = self.front.catalogue().view();
-            let Ok(peer) = view.peers().by_identity(&proven.identity) else {
-                tracing::info!(%from, identity = %proven.identity, "peer is no longer listed");
-                break;
+            let octets = match first.take() {
+                Some(octets) => octets,
+                None => match conversation.next(self.limits.idle).await? {
+                    Some(octets) => octets,
+                    None => break,
+                },
             };
-            if !self.acceptor.load().still_accepts(&proven.chain) {
-                tracing::info!(%from, %peer, "peer's certificate is no longer accepted");
+            if !self.query(&mut conversation, certificate.as_ref(), &octets, from).await? {
                 break;
-            }
-            let message = Message::parse(&octets).ok().filter(is_transfer_query);
-            if let Some(message) = message {
-                self.transfer(&mut conversation, &message, from, &peer).await?;
-            } else {
-                let asker = std::slice::from_ref(&peer);
-                let answer = self.front.answer(&octets, from, asker, Transport::Stream).await;
-                if let Some(answer) = answer {
-                    conversation.send(&answer, self.limits.write).await?;
-                }
             }
         }
         conversation.goodbye().await;
         Ok(())
     }
 
-    async fn transfer<S: AsyncRead + AsyncWrite + Unpin>(
+    /// Answers a query; says whether the connection goes on.
+    async fn query<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         conversation: &mut Conversation<S>,
-        query: &Message,
+        certificate: Option<&Certificate>,
+        octets: &[u8],
         from: SocketAddr,
-        peer: &PeerName,
-    ) -> Result<(), StreamEnd> {
-        let (version, whole) = match self.judge(query, peer) {
-            Verdict::Whole(version) => (version, true),
-            Verdict::Current(version) => (version, false),
-            Verdict::Refuse(code) => {
-                self.counters().transfers_out_refused.bump();
-                let code_text = rcode::text(code);
-                tracing::warn!(%from, %peer, query = shown(query), answer = code_text, "transfer refused");
-                let answer = refusal(query.header(), Some(query), code);
-                return conversation.send(&answer, self.limits.write).await;
+    ) -> Result<bool, StreamEnd> {
+        let front = &self.desk.front;
+        let view = front.catalogue().view();
+        let (octets, session) = match front.open(&view, octets, from, Transport::Stream) {
+            Opened::Signed(signed) => (signed.octets, Some(signed.session)),
+            Opened::Plain => (octets.to_vec(), None),
+            Opened::Silent => return Ok(true),
+            Opened::Refused(answer) => {
+                conversation.send(&answer, self.limits.write).await?;
+                return Ok(true);
             }
         };
-        let (zone, serial) = (version.apex().clone(), version.serial());
-        let since = Instant::now();
-        let sending = send(conversation, query, &version, whole, self.limits.write);
-        let sent = timeout(self.limits.transfer, sending)
-            .await
-            .unwrap_or(Err(Broken::Deadline(self.limits.transfer)));
-        match sent {
-            Ok(octets) if whole => {
-                self.counters().transfers_out.bump();
-                self.counters().transfer_bytes_out.add(octets);
-                let ms = since.elapsed().as_millis();
-                tracing::info!(%zone, serial, %peer, %from, octets, ms, "transfer sent");
-                Ok(())
+        let key = session.as_ref().map(|session| session.key().clone());
+        let proof = proof(certificate.map(|certificate| (certificate, &self.acceptor)), key);
+        let mut query = Query { octets: &octets, session, from };
+        match Standing::new(front.catalogue(), view, proof) {
+            Ok(standing) => {
+                self.desk.serve(conversation, query, standing).await?;
+                Ok(true)
             }
-            Ok(_) => Ok(()),
+            // The connection is a listed peer's, and this query is not proven as it must be.
+            Err(error @ Unproven::Key { .. }) => {
+                self.counters().tsig_refused.bump();
+                if self.log.pass() {
+                    tracing::warn!(%from, %error, "query refused");
+                }
+                self.desk.refuse(conversation, &mut query, rcode::REFUSED).await?;
+                Ok(true)
+            }
             Err(error) => {
-                self.counters().transfers_out_failed.bump();
-                tracing::warn!(%zone, serial, %peer, %from, %error, "transfer broke off");
-                Err(match error {
-                    Broken::Stream(end) => end,
-                    // The connection has to end: nothing else tells the secondary.
-                    other => StreamEnd::Io(std::io::Error::other(other.to_string())),
-                })
+                tracing::info!(%from, %error, "connection ended: it is a listed peer's no more");
+                Ok(false)
             }
         }
     }
-
-    fn judge(&self, query: &Message, peer: &PeerName) -> Verdict {
-        let Some(question) = query.question() else { return Verdict::Refuse(rcode::FORMERR) };
-        let Ok(name) = ZoneName::from_wire(&question.name) else {
-            return Verdict::Refuse(rcode::FORMERR);
-        };
-        if query.section(Section::Additional).any(|record| record.rtype == types::TSIG) {
-            // No TSIG key is shared with anyone: the peer is proven by its certificate.
-            return Verdict::Refuse(rcode::NOTAUTH);
-        }
-        let view = self.front.catalogue().view();
-        let zone = view.zone(&name).filter(|zone| zone.has_secondary(peer));
-        let Some(zone) = zone.filter(|_| question.qclass == CLASS_IN) else {
-            return Verdict::Refuse(rcode::REFUSED);
-        };
-        let Some(version) = zone.current() else { return Verdict::Refuse(rcode::SERVFAIL) };
-        if question.qtype == types::AXFR {
-            return Verdict::Whole(version);
-        }
-        let theirs = query.section(Section::Authority).find(|record| {
-            record.rtype == types::SOA && record.owner.eq_ignore_ascii_case(name.as_wire())
-        });
-        match theirs.map(|soa| serial_of(soa.rdata)) {
-            None => Verdict::Refuse(rcode::FORMERR),
-            Some(theirs) if newer(version.serial(), theirs) => Verdict::Whole(version),
-            Some(_) => Verdict::Current(version),
-        }
-    }
 }
 
-fn is_transfer_query(message: &Message) -> bool {
-    let flags = message.header().flags;
-    !flags.response()
-        && flags.opcode() == OPCODE_QUERY
-        && message.question().is_some_and(|q| matches!(q.qtype, types::AXFR | types::IXFR))
-}
-
-/// Zone and type of a query, for a log line.
-fn shown(query: &Message) -> String {
-    let Some(question) = query.question() else { return "no question".into() };
-    let name =
-        ZoneName::from_wire(&question.name).map_or_else(|e| e.to_string(), |n| n.to_string());
-    let qtype = if question.qtype == types::AXFR { "AXFR" } else { "IXFR" };
-    format!("{name} {qtype}")
-}
-
-/// Sends the answer; says how many octets it had. The version is held until the end, whatever
-/// is published meanwhile.
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-    conversation: &mut Conversation<S>,
-    query: &Message,
-    version: &Published,
-    whole: bool,
-    write: Duration,
-) -> Result<u64, Broken> {
-    let mut octets = 0;
-    let count = if whole { usize::MAX } else { 1 };
-    for message in Messages::new(query, records(version).take(count)) {
-        let message = message?;
-        octets += message.len() as u64;
-        conversation.send(&message, write).await?;
-    }
-    Ok(octets)
+fn proof<'a>(
+    certificate: Option<(&'a Certificate, &'a ArcSwap<Acceptor>)>,
+    key: Option<Arc<crate::tsig::Key>>,
+) -> Proof<'a> {
+    Proof { way: Way::Tls, certificate, key }
 }
 
 /// Serves transfers over TLS until shutdown.

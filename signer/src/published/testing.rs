@@ -7,6 +7,7 @@ use countersign_zone::packed::Builder;
 use countersign_zone::{Packed, Rtype};
 
 use super::{Catalogue, Published, ZoneAccess};
+use crate::config::Transport;
 use crate::peers::{IdentityRule, Peer, PeerTable};
 
 /// An RRSIG by its shape: P-256, the root as signer, and zeros for a signature.
@@ -66,6 +67,8 @@ pub(crate) fn catalogue() -> Arc<Catalogue> {
     let peer = |name: &str| Peer {
         name: name.into(),
         identity: Some(IdentityRule::san(&format!("{name}.test"))),
+        key: None,
+        transport: Transport::Tls,
         addresses: vec!["127.0.0.1".parse().expect("address")],
     };
     let peers = PeerTable::new(["primary", "secondary", "other"].map(peer)).expect("peers");

@@ -1,9 +1,12 @@
 //! The query front: what is public at the apex, to listed peers, over UDP, TCP and TLS.
 //!
-//! This is a signer, not a public name server. Listed peers (by address in clear, by certificate
-//! over TLS) get SOA, NS, DNSKEY, CDS, CDNSKEY, NSEC3PARAM and ZONEMD of the zones here; all
-//! else, and everyone else, gets REFUSED. NOTIFY goes to its inbox. Transfers are not served in
-//! clear, whoever asks.
+//! This is a signer, not a public name server. Listed peers (by address or TSIG key in clear, by
+//! certificate over TLS) get SOA, NS, DNSKEY, CDS, CDNSKEY, NSEC3PARAM and ZONEMD of the zones here; all
+//! else, and everyone else, gets REFUSED. NOTIFY goes to its inbox. Transfers are `outbound`'s.
+//!
+//! An unsigned query or NOTIFY from an address that a peer lists is taken even where that peer has a TSIG
+//! key: the apex is public, and a NOTIFY is a hint. A peer without `addresses` is heard only when it signs.
+//! What was signed is answered signed (RFC 8945 §5.3).
 //!
 //! The sockets are our own: hickory's server has no bound on connections, spawns a task for each
 //! datagram, and answers NOTIFY with NOTIMP. Messages pass our strict reader first; what is left
@@ -26,14 +29,18 @@ use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler};
 
 pub(crate) use socket::SOCKET_ERROR_PAUSE;
-pub use socket::{ClearLimits, serve_tcp, serve_udp};
+pub use socket::serve_udp;
 pub(crate) use stream::{Conversation, StreamEnd};
 
+use countersign_policy::ZoneName;
+
+use crate::clock::now_s;
 use crate::counters::Counters;
 use crate::gate::Throttle;
 use crate::notify::Inbox;
-use crate::peers::PeerName;
-use crate::published::Catalogue;
+use crate::peers::{PeerName, Way};
+use crate::published::{Catalogue, View};
+use crate::tsig::{self, Opening, Refused, Session, Signed};
 use crate::wire::{
     Flags, Header, MESSAGE_BYTES_MAX, Message, MessageWriter, OPCODE_NOTIFY, OPCODE_QUERY, Section,
     rcode, types,
@@ -49,6 +56,10 @@ const UDP_BYTES_MIN: usize = 512;
 const REFUSALS_BURST: u32 = 1000;
 const REFUSALS_REFILL: Duration = Duration::from_millis(1);
 
+/// Log lines about a TSIG that is no good: anyone can cause them.
+const LOG_BURST: u32 = 50;
+const LOG_REFILL: Duration = Duration::from_millis(200);
+
 /// How a message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
@@ -58,6 +69,19 @@ pub enum Transport {
     Stream,
 }
 
+/// A message, looked at for its TSIG.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// It has none.
+    Plain,
+    /// Signed with the key of a listed peer.
+    Signed(Signed),
+    /// Its TSIG is no good, and this is the answer.
+    Refused(Vec<u8>),
+    /// Nothing is due: a response, a scrap, one of a flood.
+    Silent,
+}
+
 /// Answers single messages.
 #[derive(Debug)]
 pub struct Front {
@@ -65,13 +89,15 @@ pub struct Front {
     inbox: Arc<Inbox>,
     counters: Arc<Counters>,
     refusals: Throttle,
+    log: Throttle,
 }
 
 impl Front {
     /// A front for what the catalogue has; NOTIFYs go to the inbox.
     pub fn new(catalogue: Arc<Catalogue>, inbox: Arc<Inbox>, counters: Arc<Counters>) -> Arc<Self> {
         let refusals = Throttle::new(REFUSALS_BURST, REFUSALS_REFILL);
-        Arc::new(Self { catalogue, inbox, counters, refusals })
+        let log = Throttle::new(LOG_BURST, LOG_REFILL);
+        Arc::new(Self { catalogue, inbox, counters, refusals, log })
     }
 
     /// What is served, and to whom.
@@ -84,14 +110,78 @@ impl Front {
         &self.counters
     }
 
-    /// Answers a message that came from `from`; `askers` are the listed peers that it may be
-    /// (none for a stranger). `None` where no answer is due: responses, scraps, floods.
+    /// Answers a datagram.
+    pub async fn datagram(&self, octets: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
+        let view = self.catalogue.view();
+        match self.open(&view, octets, from, Transport::Udp) {
+            Opened::Silent => None,
+            Opened::Refused(answer) => Some(answer),
+            Opened::Plain => {
+                let askers = view.peers().by_address(from.ip());
+                self.answer(octets, from, askers, Transport::Udp, None).await
+            }
+            Opened::Signed(Signed { octets, mut session }) => {
+                let peer = view.peers().proven(Way::Clear, None, Some(session.key())).ok();
+                let session = Some(&mut session);
+                self.answer(&octets, from, peer.as_slice(), Transport::Udp, session).await
+            }
+        }
+    }
+
+    /// Checks the TSIG of a message that came from `from`, and takes it off.
+    pub(crate) fn open(
+        &self,
+        view: &View,
+        octets: &[u8],
+        from: SocketAddr,
+        transport: Transport,
+    ) -> Opened {
+        if Message::peek_header(octets).is_none_or(|header| header.flags.response()) {
+            return Opened::Silent;
+        }
+        let refused = match tsig::open(octets, |name| view.peers().key(name), now_s()) {
+            Opening::Unsigned => return Opened::Plain,
+            Opening::Signed(signed) => return Opened::Signed(signed),
+            Opening::Refused(refused) => *refused,
+        };
+        self.counters.tsig_refused.bump();
+        let Refused { reason, key_name, answer } = refused;
+        if self.log.pass() {
+            let key = key_name.and_then(|name| ZoneName::from_wire(&name).ok());
+            let key = key.map_or_else(|| "unreadable".to_owned(), |name| name.to_string());
+            tracing::warn!(%from, key, error = %reason, "TSIG refused");
+        }
+        if transport == Transport::Udp && !self.refusals.pass() {
+            return Opened::Silent;
+        }
+        Opened::Refused(answer)
+    }
+
+    /// Answers a message that came from `from`, its TSIG taken off; `askers` are the listed peers that
+    /// it may be (none for a stranger). `None` where no answer is due: responses, scraps, floods.
     pub async fn answer(
         &self,
         octets: &[u8],
         from: SocketAddr,
         askers: &[PeerName],
         transport: Transport,
+        session: Option<&mut Session>,
+    ) -> Option<Vec<u8>> {
+        let room = session.as_ref().map_or(0, |session| session.record_bytes());
+        let mut answer = self.unsigned(octets, from, askers, transport, room).await?;
+        if let Some(session) = session {
+            session.sign(&mut answer, now_s());
+        }
+        Some(answer)
+    }
+
+    async fn unsigned(
+        &self,
+        octets: &[u8],
+        from: SocketAddr,
+        askers: &[PeerName],
+        transport: Transport,
+        room: usize,
     ) -> Option<Vec<u8>> {
         let header = Message::peek_header(octets)?;
         if header.flags.response() {
@@ -105,7 +195,7 @@ impl Front {
         }
         let Ok(message) = parsed else { return Some(refusal(header, None, rcode::FORMERR)) };
         match header.flags.opcode() {
-            OPCODE_QUERY => self.query(octets, &message, from, transport).await,
+            OPCODE_QUERY => self.query(octets, &message, from, transport, room).await,
             OPCODE_NOTIFY => {
                 let rcode = self.inbox.take(&message, askers, &self.catalogue.view());
                 tracing::debug!(%from, ?askers, rcode = rcode::text(rcode), "NOTIFY");
@@ -121,6 +211,7 @@ impl Front {
         message: &Message,
         from: SocketAddr,
         transport: Transport,
+        room: usize,
     ) -> Option<Vec<u8>> {
         let header = message.header();
         // hickory knows the protocol for logs and sizes only; over TLS it is a stream as well.
@@ -143,7 +234,7 @@ impl Front {
         let Some(answer) = capture.take() else {
             return Some(refusal(header, Some(message), rcode::SERVFAIL));
         };
-        if transport == Transport::Udp && answer.len() > udp_bytes_max(message) {
+        if transport == Transport::Udp && answer.len() + room > udp_bytes_max(message) {
             return Some(truncated(message));
         }
         Some(answer)

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::gate::GateLimits;
+use crate::outbound::{ClearLimits, serve_tcp};
 use crate::published::testing::{catalogue, signature, version, zone_name};
 use crate::wire::framing::{Deframer, write_message};
 use crate::wire::request;
@@ -69,7 +70,7 @@ async fn ask(front: &Front, octets: &[u8], listed: bool, transport: Transport) -
     let from: SocketAddr = "127.0.0.1:5353".parse().expect("address");
     let asker = ["secondary".into()];
     let askers = if listed { &asker[..] } else { &[] };
-    front.answer(octets, from, askers, transport).await.map(|octets| seen(&octets))
+    front.answer(octets, from, askers, transport, None).await.map(|octets| seen(&octets))
 }
 
 async fn check(octets: &[u8], listed: bool, expect: Seen) {
@@ -141,7 +142,8 @@ async fn odd_messages_are_answered_or_dropped() {
     edns1[at] = 1;
     let front = front();
     let from = "127.0.0.1:1".parse().expect("address");
-    let answer = front.answer(&edns1, from, &["p".into()], Transport::Udp).await.expect("answer");
+    let answer =
+        front.answer(&edns1, from, &["p".into()], Transport::Udp, None).await.expect("answer");
     let message = Message::parse(&answer).expect("own message");
     let opt = message.section(Section::Additional).next().expect("OPT");
     assert_eq!((opt.ttl_s >> 24, message.section(Section::Answer).len()), (1, 0));
@@ -153,7 +155,7 @@ async fn rdata_and_case_pass_unaltered() {
     let from = "127.0.0.1:1".parse().expect("address");
     let asked = query("a.TEST", DNSKEY, Some(4096));
     let answer =
-        front.answer(&asked, from, &["p".into()], Transport::Stream).await.expect("answer");
+        front.answer(&asked, from, &["p".into()], Transport::Stream, None).await.expect("answer");
     let message = Message::parse(&answer).expect("own message");
     assert!(message.header().flags.authoritative());
     let version = front.catalogue().current(&zone_name("a.test")).expect("up");
@@ -170,7 +172,8 @@ async fn negative_answers_have_the_negative_ttl() {
     let front = front();
     let from = "127.0.0.1:1".parse().expect("address");
     let asked = query("a.test", Rtype::CDS.0, Some(1232));
-    let answer = front.answer(&asked, from, &["p".into()], Transport::Udp).await.expect("answer");
+    let answer =
+        front.answer(&asked, from, &["p".into()], Transport::Udp, None).await.expect("answer");
     let message = Message::parse(&answer).expect("own message");
     let ttls: Vec<_> = message.section(Section::Authority).map(|record| record.ttl_s).collect();
     assert_eq!(ttls, [300, 300, 3600, 3600]);

@@ -21,7 +21,7 @@ pub(super) async fn fetch(
     let transfer = &settings.transfer;
     for source in &settings.primaries {
         let fetched = inbound::fetch(
-            &transfer.connector,
+            transfer.connector.as_ref(),
             source,
             zone,
             have,
@@ -87,7 +87,7 @@ mod tests {
         let settings = ZoneSettings {
             primaries: vec![primary(&pki, 5).await, primary(&pki, 6).await],
             transfer: Transfer {
-                connector: pki.connector("secondary.test"),
+                connector: Some(pki.connector("secondary.test")),
                 limits: inbound::Limits::default(),
             },
             treatment: Treatment::default(),

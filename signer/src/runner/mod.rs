@@ -221,8 +221,8 @@ impl Default for Treatment {
 /// How primaries are reached, and how long that may take.
 #[derive(Debug, Clone)]
 pub struct Transfer {
-    /// TLS, with our certificate.
-    pub connector: Connector,
+    /// TLS, with our certificate, if we have one.
+    pub connector: Option<Connector>,
     /// Deadlines.
     pub limits: inbound::Limits,
 }

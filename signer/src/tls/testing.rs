@@ -3,12 +3,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
     RevokedCertParams, SerialNumber, date_time_ymd,
 };
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use tempfile::TempDir;
 
 use super::{ALPN_DOT, Acceptor, Connector, Material, TlsPaths, WallClock};
@@ -104,6 +107,21 @@ impl Pki {
 
     pub(crate) fn connector(&self, name: &str) -> Connector {
         connector(self.material(name))
+    }
+
+    /// A client that trusts this CA and has no certificate to show.
+    pub(crate) fn bare_client(&self) -> tokio_rustls::TlsConnector {
+        let ca = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).expect("ca");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(ca).expect("root");
+        let builder = rustls::ClientConfig::builder_with_details(super::provider(), Arc::new(NOW));
+        let mut config = builder
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![ALPN_DOT.to_vec()];
+        Arc::new(config).into()
     }
 }
 

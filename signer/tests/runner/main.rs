@@ -108,7 +108,7 @@ impl Bed {
         let settings = ZoneSettings {
             primaries: primary.map(source).into_iter().collect(),
             transfer: Transfer {
-                connector: self.connector.clone(),
+                connector: Some(self.connector.clone()),
                 limits: inbound::Limits::default(),
             },
             treatment,
