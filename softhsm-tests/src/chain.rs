@@ -136,6 +136,7 @@ impl<'s> Chain<'s> {
                 transfer_from: None,
                 notify: Some(secondary_port),
             }],
+            more_primaries: Vec::new(),
             more_secondaries: Vec::new(),
             more: plan.daemon_more.clone(),
         };

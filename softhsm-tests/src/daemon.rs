@@ -44,6 +44,8 @@ pub struct DaemonSpec {
     pub keeper_socket: PathBuf,
     /// Primaries and secondaries.
     pub peers: Vec<Peer>,
+    /// Names of primaries that `more` describes.
+    pub more_primaries: Vec<String>,
     /// Names of secondaries that `more` describes.
     pub more_secondaries: Vec<String>,
     /// More TOML, after everything else.
@@ -149,6 +151,7 @@ impl Daemon {
                 secondaries.push(peer.name.as_str());
             }
         }
+        primaries.extend(spec.more_primaries.iter().map(String::as_str));
         secondaries.extend(spec.more_secondaries.iter().map(String::as_str));
         write!(
             conf,

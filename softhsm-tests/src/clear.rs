@@ -1,0 +1,151 @@
+//! BIND and NSD with TSIG over TCP in clear, as those set it up who have no certificates.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+
+use crate::bind::{OPTIONS, named};
+use crate::process::Process;
+use crate::scratch::{Scratch, write};
+use crate::tools::daemon;
+use crate::tsig::{ALGORITHM, Key, PrimarySpec, SecondarySpec};
+use crate::users::{User, command};
+use crate::wait::{SOON, until};
+use crate::{ports, query};
+
+/// A name server with one zone. It answers queries in clear.
+#[derive(Debug)]
+pub struct Server {
+    /// The process.
+    pub process: Process,
+    /// Where it listens, UDP and TCP.
+    pub port: u16,
+    zone: String,
+    zone_file: PathBuf,
+}
+
+fn bind_key(key: &Key) -> String {
+    format!("key \"{}\" {{ algorithm {ALGORITHM}; secret \"{}\"; }};\n", key.name, key.secret)
+}
+
+/// BIND as a hidden primary; its messages are small, so that a transfer has many.
+pub fn bind_primary(scratch: &Scratch, spec: &PrimarySpec<'_>) -> Result<Server> {
+    let dir = scratch.dir(spec.name, User::Harness, 0o755)?;
+    let (port, zone_file) = (ports::free()?, dir.join("zone"));
+    write(&zone_file, spec.content, User::Harness, 0o644)?;
+    let conf = format!(
+        r#"{key}options {{ {OPTIONS} directory "{dir}"; listen-on port {port} {{ 127.0.0.1; }};
+  transfer-message-size 512; allow-transfer {{ key "{name}"; }};
+  notify explicit; also-notify {{ 127.0.0.1 port {notify} key "{name}"; }}; }};
+controls {{ }};
+zone "{zone}" {{ type primary; file "{file}"; }};
+"#,
+        key = bind_key(spec.key),
+        dir = dir.display(),
+        name = spec.key.name,
+        notify = spec.notify_port,
+        zone = spec.zone,
+        file = zone_file.display(),
+    );
+    let process = named(&dir, spec.name, &conf)?;
+    let mut server = Server { process, port, zone: spec.zone.to_owned(), zone_file };
+    until("the primary's answer", SOON, || {
+        server.process.check_running()?;
+        server.serial()
+    })?;
+    Ok(server)
+}
+
+/// BIND as a secondary: over TCP, or over TLS without a certificate of its own.
+pub fn bind_secondary(
+    scratch: &Scratch,
+    spec: &SecondarySpec<'_>,
+    tls: Option<(&Path, &str)>,
+) -> Result<Server> {
+    let dir = scratch.dir(spec.name, User::Harness, 0o755)?;
+    let (tls, with_tls) = tls.map_or_else(Default::default, |(ca, name)| {
+        let tls = format!(
+            "tls cli {{ ca-file \"{}\"; remote-hostname \"{name}\"; protocols {{ TLSv1.3; }}; }};\n",
+            ca.display()
+        );
+        (tls, " tls cli")
+    });
+    let conf = format!(
+        r#"{key}{tls}options {{ {OPTIONS} directory "{dir}"; listen-on port {port} {{ 127.0.0.1; }};
+  allow-transfer {{ 127.0.0.1; }}; notify no; min-refresh-time 1; min-retry-time 1; max-retry-time 2; }};
+controls {{ }};
+zone "{zone}" {{ type secondary; file "zone"; masterfile-format text;
+  primaries {{ 127.0.0.1 port {server} key "{name}"{with_tls}; }}; allow-notify {{ key "{name}"; }}; }};
+"#,
+        key = bind_key(spec.key),
+        dir = dir.display(),
+        port = spec.port,
+        zone = spec.zone,
+        server = spec.server_port,
+        name = spec.key.name,
+    );
+    let process = named(&dir, spec.name, &conf)?;
+    let zone_file = dir.join("zone");
+    Ok(Server { process, port: spec.port, zone: spec.zone.to_owned(), zone_file })
+}
+
+/// NSD as a secondary.
+pub fn nsd_secondary(scratch: &Scratch, spec: &SecondarySpec<'_>) -> Result<Server> {
+    let dir = scratch.dir(spec.name, User::Harness, 0o755)?;
+    let at = dir.display();
+    let conf = format!(
+        r#"server:
+  ip-address: 127.0.0.1@{port}
+  zonesdir: "{at}"
+  zonelistfile: "{at}/zone.list"
+  xfrdfile: "{at}/xfrd.state"
+  xfrdir: "{at}"
+  database: ""
+  pidfile: ""
+  username: ""
+  verbosity: 2
+  server-count: 1
+  xfrd-reload-timeout: 0
+remote-control:
+  control-enable: no
+key:
+  name: "{key}"
+  algorithm: {ALGORITHM}
+  secret: "{secret}"
+zone:
+  name: "{zone}"
+  zonefile: "{at}/zone"
+  request-xfr: AXFR 127.0.0.1@{server} {key}
+  allow-notify: 127.0.0.1 {key}
+  provide-xfr: 127.0.0.1 NOKEY
+  min-retry-time: 1
+  max-retry-time: 2
+"#,
+        port = spec.port,
+        key = spec.key.name,
+        secret = spec.key.secret,
+        zone = spec.zone,
+        server = spec.server_port,
+    );
+    let path = dir.join("nsd.conf");
+    write(&path, &conf, User::Harness, 0o600)?;
+    let mut command = command(User::Harness, &daemon("nsd")?)?;
+    command.args(["-d", "-c"]).arg(&path);
+    let process = Process::spawn(spec.name, command, &dir.join("nsd.log"))?;
+    let zone_file = dir.join("zone");
+    Ok(Server { process, port: spec.port, zone: spec.zone.to_owned(), zone_file })
+}
+
+impl Server {
+    /// The serial that it serves.
+    pub fn serial(&self) -> Result<u32> {
+        query::serial(self.port, &self.zone)
+    }
+
+    /// Replaces a primary's master file and has it read, as an operator does.
+    pub fn replace_zone(&self, content: &str) -> Result<()> {
+        write(&self.zone_file, content, User::Harness, 0o644)?;
+        self.process.signal(Signal::SIGHUP)
+    }
+}
