@@ -98,6 +98,7 @@ impl Daemon {
             shared.counters.clone(),
             limits.zones_at_work_max,
         );
+        let versions = context.store.clone();
         let runner = Arc::new(Runner::new(Arc::new(context)));
         // Sockets are opened before zones are read, so that what can't be opened is said at once,
         // and served after, so that the first question finds every version up.
@@ -109,6 +110,8 @@ impl Daemon {
         })?;
         runner.configure(prepared.zones.clone()).await;
         let state = Arc::new(ApiState {
+            store: versions,
+            looks: Arc::new(Semaphore::new(crate::api::LOOKS_MAX)),
             zones: runner.directory().clone(),
             catalogue,
             keeper: Client::new(config.daemon.keeper_socket.clone(), API_KEEPER_DEADLINE),

@@ -40,7 +40,13 @@ fn write_node(node: &Node<'_>, text: &mut String, wanted: impl Fn(Rtype) -> bool
     }
 }
 
-fn write_record(owner: &[u8], ttl_s: u32, rtype: Rtype, rdata: &[u8], text: &mut String) {
+pub(super) fn write_record(
+    owner: &[u8],
+    ttl_s: u32,
+    rtype: Rtype,
+    rdata: &[u8],
+    text: &mut String,
+) {
     // Writing to a String can't fail.
     let _ = write_presentation(owner, text);
     let _ = write!(text, "\t{ttl_s}\tIN\t{rtype}\t");

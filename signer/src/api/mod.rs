@@ -12,6 +12,7 @@ pub mod export;
 pub mod model;
 pub mod problem;
 pub mod routes;
+mod versions;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use caller::{Caller, LocalRule};
+pub(crate) use versions::LOOKS_MAX;
 
 use crate::config::{Config, Role};
 use crate::gate::{Gate, GateLimits, Stranger, Throttle};
@@ -37,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::peers::Identities;
 use crate::published::Catalogue;
 use crate::runner::status::Directory;
+use crate::store::Store;
 use crate::tls::{Acceptor, Holder, Keyring};
 
 /// Request line and headers; ours are a few hundred octets.
@@ -88,6 +91,10 @@ pub struct ApiState {
     pub metrics: Arc<Metrics>,
     /// Those of the listeners.
     pub counters: Counters,
+    /// Versions on disk.
+    pub store: Arc<Store>,
+    /// Comparisons of versions at once.
+    pub looks: Arc<Semaphore>,
     /// What a reload swaps.
     pub live: ArcSwap<Live>,
 }

@@ -33,6 +33,12 @@ pub struct ZoneSummary {
     pub doing: String,
     /// Who froze it and when, while no new version may go out.
     pub frozen: Option<FrozenBy>,
+    /// New data that waits for a person, or was released by one and is not up yet.
+    #[serde(default)]
+    pub held: Option<KeptReport>,
+    /// New data that waits for something else, and goes on by itself.
+    #[serde(default)]
+    pub waiting: Option<KeptReport>,
     /// What needs attention, worst first.
     pub alarms: Vec<AlarmReport>,
 }
@@ -44,6 +50,73 @@ pub struct FrozenBy {
     pub by: String,
     /// Since when.
     pub since_s: u64,
+}
+
+/// New data that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptReport {
+    /// The serial that its source gave it.
+    pub serial: u32,
+    /// Since when.
+    pub since_s: u64,
+    /// Where it came from.
+    pub source: String,
+    /// Its records.
+    pub records: u64,
+    /// Why it was set aside.
+    pub reasons: Vec<String>,
+    /// Who released it, where someone did.
+    pub released_by: Option<String>,
+}
+
+/// `GET /v1/zones/{zone}/versions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionList {
+    /// The zone.
+    pub zone: String,
+    /// Those that are kept, newest first.
+    pub versions: Vec<Version>,
+    /// New data that waits for a person.
+    pub held: Option<KeptReport>,
+    /// New data that waits for something else.
+    pub waiting: Option<KeptReport>,
+}
+
+/// A version that is kept on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The serial that it was published under.
+    pub serial: u32,
+    /// The serial that its source gave its data.
+    pub incoming_serial: u32,
+    /// When it was stored.
+    pub published_at_s: u64,
+    /// Where its data came from, if that was recorded.
+    pub source: Option<String>,
+    /// Whether its data is the source's to the octet.
+    pub exact: bool,
+    /// Who released it, where it was held.
+    pub released_by: Option<String>,
+    /// Whether it is the one that is up.
+    pub up: bool,
+}
+
+/// A line of `GET /v1/zones/{zone}/diff?json=true`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffLine {
+    /// `-` goes, `+` comes.
+    pub change: String,
+    /// The record, as in a master file: fields separated by tabs.
+    pub record: String,
+}
+
+/// Its last line: without it the answer broke off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffEnd {
+    /// Records that go.
+    pub removed: u64,
+    /// Records that come.
+    pub added: u64,
 }
 
 /// Something that needs attention.

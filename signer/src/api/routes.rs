@@ -24,7 +24,7 @@ use super::model::{
     ZoneList, ZoneSummary,
 };
 use super::problem::Problem;
-use super::{ApiState, BODY_BYTES_MAX, Caller, export};
+use super::{ApiState, BODY_BYTES_MAX, Caller, export, versions};
 use crate::clock::now_s;
 use crate::config::Role;
 use crate::metrics::Scrape;
@@ -33,17 +33,17 @@ use crate::published::Published;
 use crate::runner::status::{Command, Handle, Status};
 use crate::tls::{self, Keyring};
 
-type Answer<T> = Result<T, Problem>;
-type Shared = State<Arc<ApiState>>;
+pub(super) type Answer<T> = Result<T, Problem>;
+pub(super) type Shared = State<Arc<ApiState>>;
 
 /// Pieces of an export that wait for a slow reader.
-const EXPORT_CHUNKS_MAX: usize = 4;
+pub(super) const EXPORT_CHUNKS_MAX: usize = 4;
 
 /// Zones whose keys one request lists: each is a question to the keeper.
 const KEY_ZONES_MAX: usize = 1_000;
 
 /// Every route: the least role, the path, what it does.
-fn table() -> [(Role, &'static str, MethodRouter<Arc<ApiState>>); 10] {
+fn table() -> [(Role, &'static str, MethodRouter<Arc<ApiState>>); 15] {
     use Role::{Auditor, Monitor, Operator};
     [
         (Monitor, "/metrics", get(metrics)),
@@ -51,11 +51,16 @@ fn table() -> [(Role, &'static str, MethodRouter<Arc<ApiState>>); 10] {
         (Auditor, "/v1/zones", get(zones)),
         (Auditor, "/v1/zones/{zone}", get(zone)),
         (Auditor, "/v1/zones/{zone}/export", get(export_zone)),
+        (Auditor, "/v1/zones/{zone}/versions", get(versions::versions)),
+        (Auditor, "/v1/zones/{zone}/diff", get(versions::diff)),
         (Auditor, "/v1/keys", get(keys)),
         (Auditor, "/v1/hsm", get(hsm)),
         (Operator, "/v1/zones/{zone}/freeze", post(freeze)),
         (Operator, "/v1/zones/{zone}/thaw", post(thaw)),
         (Operator, "/v1/zones/{zone}/refresh", post(refresh)),
+        (Operator, "/v1/zones/{zone}/release", post(versions::release)),
+        (Operator, "/v1/zones/{zone}/reject", post(versions::reject)),
+        (Operator, "/v1/zones/{zone}/republish", post(versions::republish)),
     ]
 }
 
@@ -96,7 +101,7 @@ async fn require(State(least): State<Role>, request: Request, next: Next) -> Res
     }
 }
 
-fn find(state: &ApiState, text: &str) -> Answer<(ZoneName, Handle)> {
+pub(super) fn find(state: &ApiState, text: &str) -> Answer<(ZoneName, Handle)> {
     let name: ZoneName = text
         .parse()
         .map_err(|error| Problem::bad_request(format!("{text:?} is not a zone's name: {error}")))?;
@@ -121,6 +126,8 @@ fn summary(zone: &ZoneName, status: &Status, now_s: u64) -> ZoneSummary {
             .frozen
             .as_ref()
             .map(|frozen| FrozenBy { by: frozen.by.clone(), since_s: frozen.since_s }),
+        held: status.held.as_ref().map(versions::kept),
+        waiting: status.waiting.as_ref().map(versions::kept),
         alarms: status
             .schedule
             .alarms(now_s)
@@ -179,7 +186,7 @@ fn write_export(version: &Published, sender: &mpsc::Sender<Bytes>) {
 }
 
 /// A body that comes piece by piece.
-struct Pieces(mpsc::Receiver<Bytes>);
+pub(super) struct Pieces(pub(super) mpsc::Receiver<Bytes>);
 
 impl hyper::body::Body for Pieces {
     type Data = Bytes;
@@ -245,11 +252,11 @@ async fn refresh(
     Ok(Json(Done { zone: name.to_string(), message: message.to_owned() }))
 }
 
-async fn send(handle: &Handle, command: Command) -> Answer<()> {
+pub(super) async fn send(handle: &Handle, command: Command) -> Answer<()> {
     handle.commands.send(command).await.map_err(|_| gone())
 }
 
-fn gone() -> Problem {
+pub(super) fn gone() -> Problem {
     Problem::conflict("the zone was removed from the configuration, or the daemon is stopping")
 }
 

@@ -90,6 +90,7 @@ fn bed() -> Bed {
     let (command_sender, commands) = mpsc::channel(4);
     let zones = Directory::default();
     zones.replace(BTreeMap::from([(zone(), Handle { commands: command_sender, status })]));
+    let dir = tempfile::tempdir().expect("dir").keep();
     let state = ApiState {
         zones,
         catalogue: Arc::new(catalogue),
@@ -97,6 +98,8 @@ fn bed() -> Bed {
         questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
         metrics: Arc::new(Metrics::new().expect("metrics")),
         counters: Box::new(Vec::new),
+        store: Arc::new(Store::open(&dir, 2).expect("store")),
+        looks: Arc::new(Semaphore::new(LOOKS_MAX)),
         live: ArcSwap::from_pointee(Live {
             config,
             config_error: Some("d.toml:1:1: so it was".to_owned()),

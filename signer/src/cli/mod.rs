@@ -48,7 +48,9 @@ use countersign_policy::statement::Verb;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::model::{Done, Health, HsmStatus, KeyList, ZoneDetail, ZoneList, ZoneSummary};
+use crate::api::model::{
+    Done, Health, HsmStatus, KeyList, VersionList, ZoneDetail, ZoneList, ZoneSummary,
+};
 use crate::clock::now_s;
 use client::Client;
 use desk::{Desk, DeskArgs};
@@ -175,6 +177,46 @@ enum ZoneVerb {
         /// The zone.
         zone: String,
     },
+    /// The versions that are kept, where each came from, and what waits.
+    Versions {
+        /// The zone.
+        zone: String,
+    },
+    /// How two versions differ: `-` records go, `+` records come.
+    Diff {
+        /// The zone.
+        zone: String,
+        /// A serial, `up`, `held` or `waiting`.
+        from: String,
+        /// The same.
+        to: String,
+        /// DNSSEC records too.
+        #[arg(long)]
+        dnssec: bool,
+    },
+    /// Let the version out that waits for a person.
+    Release {
+        /// The zone.
+        zone: String,
+        /// The serial of what you have looked at (`zone diff ZONE up held`).
+        #[arg(long)]
+        serial: u32,
+    },
+    /// Let it go: what is up stays, and the primary is not asked for that serial again.
+    Reject {
+        /// The zone.
+        zone: String,
+        /// The serial of what you have looked at.
+        #[arg(long)]
+        serial: u32,
+    },
+    /// Put an earlier version up again, under a higher serial.
+    Republish {
+        /// The zone.
+        zone: String,
+        /// The serial that it was published under (`zone versions ZONE`).
+        version: u32,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -295,9 +337,23 @@ async fn zone(
             client.stream(&format!("{}/export", path(&zone)), out).await?;
             return Ok(End::Fine);
         }
-        ZoneVerb::Freeze { zone } => (zone, "freeze"),
-        ZoneVerb::Thaw { zone } => (zone, "thaw"),
-        ZoneVerb::Refresh { zone } => (zone, "refresh"),
+        ZoneVerb::Versions { zone } => {
+            let list: VersionList = get(client, &format!("{}/versions", path(&zone))).await?;
+            print(json, &list, out, show::versions)?;
+            return Ok(attention(list.held.is_some()));
+        }
+        ZoneVerb::Diff { zone, from, to, dnssec } => {
+            let (from, to) = (client::escape(&from), client::escape(&to));
+            let query = format!("from={from}&to={to}&dnssec={dnssec}&json={json}");
+            client.stream(&format!("{}/diff?{query}", path(&zone)), out).await?;
+            return Ok(End::Fine);
+        }
+        ZoneVerb::Freeze { zone } => (zone, "freeze".to_owned()),
+        ZoneVerb::Thaw { zone } => (zone, "thaw".to_owned()),
+        ZoneVerb::Refresh { zone } => (zone, "refresh".to_owned()),
+        ZoneVerb::Release { zone, serial } => (zone, format!("release?serial={serial}")),
+        ZoneVerb::Reject { zone, serial } => (zone, format!("reject?serial={serial}")),
+        ZoneVerb::Republish { zone, version } => (zone, format!("republish?version={version}")),
     };
     let body = client.fetch("POST", &format!("{}/{action}", path(&zone))).await?;
     let done: Done = parse(&body)?;

@@ -5,7 +5,8 @@ use std::io::{Result, Write};
 use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::api::model::{
-    AlarmReport, Health, HsmStatus, KeyList, ZoneDetail, ZoneList, ZoneSummary,
+    AlarmReport, Health, HsmStatus, KeptReport, KeyList, VersionList, ZoneDetail, ZoneList,
+    ZoneSummary,
 };
 use crate::clock::Civil;
 
@@ -95,7 +96,43 @@ pub(super) fn zone(detail: &ZoneDetail, out: Out<'_>) -> Result<()> {
         rows.add_row(["frozen", &format!("by {} since {}", frozen.by, Civil::of(frozen.since_s))]);
     }
     writeln!(out, "{rows}")?;
+    kept(zone.held.as_ref(), zone.waiting.as_ref(), out)?;
     alarms(&zone.zone, &zone.alarms, out)
+}
+
+/// What was set aside, and why.
+fn kept(held: Option<&KeptReport>, waiting: Option<&KeptReport>, out: Out<'_>) -> Result<()> {
+    for (what, kept) in [("held", held), ("waiting", waiting)] {
+        let Some(kept) = kept else { continue };
+        let KeptReport { serial, since_s, source, records, reasons, released_by } = kept;
+        let what = match released_by {
+            Some(by) => format!("released by {by}, not up yet"),
+            None => what.to_owned(),
+        };
+        let since = Civil::of(*since_s);
+        writeln!(out, "\n{what}: serial {serial}, {records} records, {source}, since {since}")?;
+        for reason in reasons {
+            writeln!(out, "  {}", reason.replace('\n', "\n  "))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn versions(list: &VersionList, out: Out<'_>) -> Result<()> {
+    let mut rows =
+        table(&["version", "published", "from serial", "source", "exact", "released by"]);
+    for version in &list.versions {
+        rows.add_row([
+            format!("{}{}", version.serial, if version.up { " (up)" } else { "" }),
+            time(Some(version.published_at_s)),
+            version.incoming_serial.to_string(),
+            version.source.clone().unwrap_or_else(|| "-".to_owned()),
+            if version.exact { "yes" } else { "no" }.to_owned(),
+            version.released_by.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    writeln!(out, "{rows}")?;
+    kept(list.held.as_ref(), list.waiting.as_ref(), out)
 }
 
 pub(super) fn keys(list: &KeyList, out: Out<'_>) -> Result<()> {
@@ -189,6 +226,8 @@ mod tests {
                 next_check_at_s: 0,
                 doing: "signing".to_owned(),
                 frozen: None,
+                held: None,
+                waiting: None,
                 alarms: vec![AlarmReport {
                     kind: "signing-failed".to_owned(),
                     reason: "no token".to_owned(),

@@ -109,7 +109,6 @@ impl ZoneTask {
         }
         let serial = zone.soa().and_then(serial_of_soa);
         let serial = serial.ok_or_else(|| format!("{} has no SOA record", self.zone))?;
-        told.steps().tell(Progress::Received { records: zone.records() as u64, serial });
         // Where others count on the serials of this data, it goes forward.
         let counts = self.schedule.keeps_serials() || !self.settings.borrow().primaries.is_empty();
         let beyond = self.schedule.newest_data().filter(|_| counts);

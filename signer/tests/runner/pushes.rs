@@ -124,7 +124,6 @@ async fn a_push_is_told_each_step_and_what_is_up_is_left_alone() {
         seen.push(step);
     }
     let [
-        Progress::Received { records: 6, serial: 5 },
         Progress::Admitted,
         Progress::Planned { kept: 0, .. },
         Progress::Signed,
