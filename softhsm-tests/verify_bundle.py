@@ -63,7 +63,7 @@ def seconds(text): return int(datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").repl
 class Ledger:
     def __init__(self, founding):
         self.founding, self.leaves, self.proposals, self.nonces = founding, [], {}, set()
-        self.floor, self.clock, self.running = 0, 0, {} # running: which sort of motion began at a line
+        self.holder, self.floor, self.clock, self.running = None, 0, 0, {} # running: which sort of motion began at a line
 
     def is_prefix(self, checkpoint):
         size, digest = checkpoint if isinstance(checkpoint, tuple) else checkpoint.split(" ")
@@ -140,6 +140,9 @@ class Ledger:
             must(self.is_met(proposal, kind, *by, at), f"no quorum for {kind}")
         if kind == "replace-audit-key": self.audit = one(pairs, "key").split(" ")
         if kind == "raise-time-floor": self.floor = at
+        if kind == "move-appliance":
+            must(one(pairs, "from") == self.holder, "it moves the appliance from a box that does not hold it")
+            self.holder = one(pairs, "to")
         self.running[len(self.leaves)] = kind
         self.roster, self.rules, self.recovery, proposal["open"] = roster, rules, recovery, False
 
@@ -148,6 +151,12 @@ class Ledger:
         verb, under = asked["verb"] + (" zsk" if asked.get("role") == "zsk" else ""), entry.get("under", entry.get("begun"))
         must(self.running.get(int(under)) in UNDER[verb], f"{verb} under no motion that allows it")
         self.running[len(self.leaves)] = "intent"
+
+    def claimed(self, entry, _):
+        must(self.holder is None, "a second claim; another box takes the tokens by a motion alone")
+        self.holder = entry["instance"]
+
+    def started(self, entry, _): must(entry["instance"] == self.holder, "a box started that does not hold the tokens")
 
     def take(self, line):
         value = json.loads(line)
@@ -178,7 +187,8 @@ UNDER = {"generate": {"generate-key"}, "generate zsk": {"bind-zone"}, "adopt": {
          "sign-dnskey": {"bind-zone", "sign-dnskey-set"}, "ds-exported": {"export-ds"},
          "sign-cds": {"publish-cds", "delete-ds"}, "destroy": {"destroy-key", "intent"}} # an orphan's: what made it
 CHECKED = {"founded": Ledger.founded, "proposed": Ledger.proposed, "verdict": Ledger.verdict, "withdrawn": Ledger.withdrawn,
-           "frozen": Ledger.frozen, "begun": Ledger.begun, "intent": Ledger.used, "ds-exported": Ledger.used}
+           "frozen": Ledger.frozen, "begun": Ledger.begun, "intent": Ledger.used, "ds-exported": Ledger.used,
+           "instance-claimed": Ledger.claimed, "started": Ledger.started}
 
 def main(path, founding):
     head, _, rest = open(path, "rb").read().partition(b"\n")

@@ -25,7 +25,7 @@ pub use group::{
 };
 
 /// Raised when a message changes shape; both sides refuse another's.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// A frame of a batch: [`BATCH_MAX`] RRsets of ordinary size, or one of 64 KB RDATA with owner
 /// names and headers on every record; anything larger is split by the client.
@@ -280,6 +280,8 @@ pub struct Notice {
 pub enum NoticeKind {
     /// The ledger is older than a token or a checkpoint says, or another one: no key is used.
     Behind,
+    /// Another box holds the tokens, or may: no key is used.
+    Elsewhere,
     /// The ledger can't be written: no KSK is used.
     Ledger,
     /// KSK use is frozen.
@@ -303,6 +305,7 @@ impl NoticeKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Behind => "behind",
+            Self::Elsewhere => "elsewhere",
             Self::Ledger => "ledger",
             Self::Frozen => "frozen",
             Self::Clock => "clock",

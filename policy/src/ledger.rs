@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::algorithm::Algorithm;
+use crate::instance::InstanceId;
 use crate::key::{KeyId, KeyRole, PublicKey};
 use crate::name::ZoneName;
 use crate::officer::PersonName;
@@ -110,8 +111,16 @@ pub enum Entry {
         /// Its name.
         token: String,
     },
-    /// The keeper started.
+    /// The box of the founding takes the tokens: once, and then it is moved by a quorum alone
+    /// ([`crate::motion::Motion::MoveAppliance`]).
+    InstanceClaimed {
+        /// Which it is.
+        instance: InstanceId,
+    },
+    /// The keeper started, on the box that holds the tokens.
     Started {
+        /// Which it is.
+        instance: InstanceId,
         /// Version of the keeper.
         version: String,
         /// SHA-256 of its binary, hexadecimal.

@@ -6,6 +6,7 @@ pub mod algorithm;
 pub mod checkpoint;
 pub mod ds;
 pub mod founding;
+pub mod instance;
 pub mod key;
 pub mod key_state;
 pub mod ledger;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::AuditKey;
 use crate::ds::DsDigest;
 use crate::founding::TokenIdentity;
+use crate::instance::InstanceId;
 use crate::key::{KeyId, KeyRole};
 use crate::name::ZoneName;
 use crate::officer::{Officer, PersonName, Role};
@@ -150,6 +151,13 @@ pub enum Motion {
         /// What it is.
         identity: TokenIdentity,
     },
+    /// Have another box take the tokens: the one before uses no key of them any more.
+    MoveAppliance {
+        /// The instance that holds them now.
+        from: InstanceId,
+        /// The one that takes them; the same one where it is to outrank another's mark.
+        to: InstanceId,
+    },
     /// Seal the ledger with another audit key from now on.
     ReplaceAuditKey {
         /// The token that holds it, by name.
@@ -208,6 +216,7 @@ pub enum MotionKind {
     PublishCds,
     DeleteDs,
     AttachToken,
+    MoveAppliance,
     ReplaceAuditKey,
     RaiseTimeFloor,
     Thaw,
@@ -239,7 +248,7 @@ const fn row(kind: MotionKind, proposes: &'static [Role], recovery: bool) -> Row
 /// The one table of roles and operations. Beside it: anyone on the roster freezes; who proposed
 /// withdraws; operators and auditors have no vote; the recovery group has one only where the last
 /// column says so. A rule about a key ([`MotionKind::is_about_keys`]) always gives key officers one.
-pub const TABLE: [Row; 19] = [
+pub const TABLE: [Row; 20] = [
     row(MotionKind::ChangeOfficers, ALL_BUT_AUDITOR, true),
     row(MotionKind::ChangeRules, ALL_BUT_AUDITOR, true),
     row(MotionKind::SetPolicy, POLICY_SIDE, false),
@@ -255,6 +264,7 @@ pub const TABLE: [Row; 19] = [
     row(MotionKind::PublishCds, KEY_SIDE, false),
     row(MotionKind::DeleteDs, KEY_SIDE, false),
     row(MotionKind::AttachToken, KEY_SIDE, false),
+    row(MotionKind::MoveAppliance, KEY_SIDE, false),
     row(MotionKind::ReplaceAuditKey, ALL_BUT_AUDITOR, false),
     row(MotionKind::RaiseTimeFloor, ALL_BUT_AUDITOR, false),
     row(MotionKind::Thaw, ALL_BUT_AUDITOR, false),
@@ -273,7 +283,7 @@ impl MotionKind {
         &TABLE[self as usize]
     }
 
-    /// Whether it touches a KSK or the parent.
+    /// Whether it touches a KSK or the parent, or where KSKs are used.
     pub const fn is_about_keys(self) -> bool {
         matches!(
             self,
@@ -287,6 +297,7 @@ impl MotionKind {
                 | Self::PublishCds
                 | Self::DeleteDs
                 | Self::AttachToken
+                | Self::MoveAppliance
         )
     }
 
@@ -308,6 +319,7 @@ impl MotionKind {
             Self::PublishCds => "publish-cds",
             Self::DeleteDs => "delete-ds",
             Self::AttachToken => "attach-token",
+            Self::MoveAppliance => "move-appliance",
             Self::ReplaceAuditKey => "replace-audit-key",
             Self::RaiseTimeFloor => "raise-time-floor",
             Self::Thaw => "thaw",
@@ -350,6 +362,7 @@ impl Motion {
             Self::PublishCds { .. } => MotionKind::PublishCds,
             Self::DeleteDs { .. } => MotionKind::DeleteDs,
             Self::AttachToken { .. } => MotionKind::AttachToken,
+            Self::MoveAppliance { .. } => MotionKind::MoveAppliance,
             Self::ReplaceAuditKey { .. } => MotionKind::ReplaceAuditKey,
             Self::RaiseTimeFloor { .. } => MotionKind::RaiseTimeFloor,
             Self::Thaw { .. } => MotionKind::Thaw,

@@ -15,6 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{Random, tries};
+use countersign_policy::instance::InstanceId;
 use countersign_policy::key::{KeyId, KeyRole};
 use countersign_policy::ledger::{Entry, Outcome};
 use countersign_policy::motion::{Motion, MotionKind, Scope};
@@ -26,6 +27,7 @@ use countersign_policy::statement::{StatementHash, Verb, Verdict, Withdrawal};
 use countersign_policy::testing::{
     NOW, Person, World, apart, made_key, policy, public_key, recovery_group, rules, zone,
 };
+use countersign_policy::tree::Hash;
 use model::{Model, Signed};
 use proptest::prelude::any;
 use proptest::test_runner::{Config, TestRunner};
@@ -94,10 +96,12 @@ impl Machine {
             .collect();
         let world = World::founded_by(founders, |_| {});
         let founding = world.state.founding().expect("founded");
-        let model = Model::new(founding);
+        let model = Model::new(founding, box_number(0));
         let (random, drafted, said) = (Random(0), BTreeMap::new(), Vec::new());
         let mut machine =
             Self { random, world, model, people, drafted, said, begun: Vec::new(), honest: true };
+        let claimed = Entry::InstanceClaimed { instance: box_number(0) };
+        machine.world.add(claimed).expect("the founding's box");
         machine.set_up();
         machine.honest = false;
         machine
@@ -272,7 +276,13 @@ impl Machine {
             }
             29..33 => self.jump(),
             33..35 => self.repeat(),
-            35..39 => self.use_keys(),
+            35..38 => self.use_keys(),
+            38 => {
+                // Another box claims the tokens, or just starts.
+                let instance = box_number(1 + self.random.below(2) as u8);
+                let claim = self.world.add(Entry::InstanceClaimed { instance });
+                assert!(claim.is_err(), "claimed without a quorum");
+            }
             _ => self.world.now += self.random.below(7_200) as u64,
         }
     }
@@ -402,7 +412,7 @@ impl Machine {
         let keys: Vec<KeyId> = self.world.state.keys().keys().copied().collect();
         let key = if keys.is_empty() { KeyId([0; 32]) } else { *self.random.pick(&keys) };
         let state = &self.world.state;
-        match self.random.below(14) {
+        match self.random.below(15) {
             0..2 => self.change_officers(),
             2 => {
                 let version = state.rules_version() + 1;
@@ -432,6 +442,13 @@ impl Machine {
             9 => Motion::ActivateKey { zone: zone(), key },
             10 => Motion::RetireKey { zone: zone(), key },
             11 => Motion::RaiseTimeFloor { to: self.world.now },
+            12 => {
+                let from = match self.random.below(4) {
+                    0 => box_number(1),
+                    _ => state.holder().expect("claimed").instance,
+                };
+                Motion::MoveAppliance { from, to: box_number(self.random.below(3) as u8) }
+            }
             _ => Motion::Thaw { scope: self.scope() },
         }
     }
@@ -454,6 +471,10 @@ impl Machine {
         let version = self.world.state.officers_version() + 1;
         Motion::ChangeOfficers { version, retire: retire.into_iter().collect(), enrol }
     }
+}
+
+fn box_number(number: u8) -> InstanceId {
+    InstanceId(Hash([number; 32]))
 }
 
 fn other_zone() -> ZoneName {
@@ -479,6 +500,8 @@ fn whatever_began_had_its_quorum() {
         let again = World::fold(&machine.world.lines).expect("folds");
         assert_eq!(again.tree().head(), machine.world.state.tree().head());
         assert_eq!(again.keys(), machine.world.state.keys());
+        let holder = again.holder().expect("claimed").instance;
+        assert_eq!(holder, machine.model.holder);
         Ok(())
     });
     all.expect("each had its quorum");
@@ -493,6 +516,7 @@ fn whatever_began_had_its_quorum() {
             "change-officers",
             "change-rules",
             "generate-key",
+            "move-appliance",
             "raise-time-floor",
             "retire-key",
             "set-policy",

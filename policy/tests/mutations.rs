@@ -7,12 +7,14 @@
 mod common;
 
 use common::{Random, tries};
+use countersign_policy::instance::InstanceId;
 use countersign_policy::ledger::{Entry, Line};
 use countersign_policy::motion::{Motion, Scope};
 use countersign_policy::officer::PersonName;
 use countersign_policy::ssh::{Namespace, Signature};
 use countersign_policy::statement::{Freeze, Statement, StatementHash, Verb, Verdict};
 use countersign_policy::testing::{World, zone};
+use countersign_policy::tree::Hash;
 
 /// A ledger, and lines that each could be its next.
 struct Bench {
@@ -24,9 +26,15 @@ struct Bench {
     signatures: Vec<Signature>,
 }
 
+fn box_number(number: u8) -> InstanceId {
+    InstanceId(Hash([number; 32]))
+}
+
 impl Bench {
     fn new() -> Self {
         let mut world = World::signing();
+        let claimed = Entry::InstanceClaimed { instance: box_number(1) };
+        world.add(claimed).expect("claimed");
         let key = world.make_ksk(false);
         let activate = world.propose("olga", Motion::ActivateKey { zone: zone(), key });
         let open = activate.expect("proposed");
@@ -48,6 +56,7 @@ impl Bench {
                 zones: ["a.example.", "b.example."].map(|z| z.parse().expect("zone")).into(),
                 policy: "default".to_owned(),
             },
+            Motion::MoveAppliance { from: box_number(1), to: box_number(2) },
         ] {
             let statement = world.statement("olga", motion);
             let text = statement.to_text();

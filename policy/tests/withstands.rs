@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+use countersign_policy::instance::InstanceId;
 use countersign_policy::key::{KeyId, KeyRole};
 use countersign_policy::ledger::{Entry, LedgerError, LedgerState, Line};
 use countersign_policy::motion::{Motion, Scope};
@@ -12,6 +13,7 @@ use countersign_policy::ssh::Namespace;
 use countersign_policy::state::{DAY_S, OPEN_A_PROPOSER_MAX};
 use countersign_policy::statement::{StatementHash, Verb, Verdict};
 use countersign_policy::testing::{Person, World, apart, founded_entry, rules, team, zone};
+use countersign_policy::tree::Hash;
 
 #[track_caller]
 fn refused<T: Debug>(result: Result<T, LedgerError>, expect: &str) {
@@ -330,6 +332,26 @@ fn two_executions_of_one_approval() {
     let entry = |operation| Entry::Intent { operation, under: begun };
     world.add(entry(first)).expect("an intent");
     refused(world.add(entry(second)), "makes a KSK for example. already");
+}
+
+/// A second box on the same tokens, with a ledger of its own making: nothing but the quorum gives it the
+/// tokens, and what was approved for one box serves no other.
+#[test]
+fn a_box_that_takes_the_tokens_by_itself() {
+    let instance = |octet| InstanceId(Hash([octet; 32]));
+    let mut world = World::founded();
+    world.add(Entry::InstanceClaimed { instance: instance(1) }).expect("the founding's box");
+    let claim = world.add(Entry::InstanceClaimed { instance: instance(2) });
+    refused(claim, "by a move-appliance motion alone");
+    let motion = Motion::MoveAppliance { from: instance(1), to: instance(3) };
+    let hash = world.propose("olga", motion).expect("proposed");
+    world.approve("alice", hash).expect("approved");
+    refused(world.begin(hash), "it wants 1 more of key-officer");
+    world.approve("bob", hash).expect("approved");
+    world.begin(hash).expect("begun");
+    assert_eq!(world.state.holder().map(|holder| holder.instance), Some(instance(3)));
+    let again = Motion::MoveAppliance { from: instance(1), to: instance(2) };
+    refused(world.propose("olga", again), "holds the tokens since line");
 }
 
 fn active_ksk(world: &World) -> KeyId {

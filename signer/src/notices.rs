@@ -3,8 +3,9 @@
 use countersign_hsm::protocol::{Notice, NoticeKind};
 
 /// Every kind, worst first: metrics have a series of each, so that none comes and goes.
-pub const KINDS: [NoticeKind; 9] = [
+pub const KINDS: [NoticeKind; 10] = [
     NoticeKind::Behind,
+    NoticeKind::Elsewhere,
     NoticeKind::Ledger,
     NoticeKind::Clock,
     NoticeKind::Frozen,
@@ -19,14 +20,15 @@ pub const KINDS: [NoticeKind; 9] = [
 const fn rank(kind: NoticeKind) -> usize {
     match kind {
         NoticeKind::Behind => 0,
-        NoticeKind::Ledger => 1,
-        NoticeKind::Clock => 2,
-        NoticeKind::Frozen => 3,
-        NoticeKind::Recovery => 4,
-        NoticeKind::Token => 5,
-        NoticeKind::Unfinished => 6,
-        NoticeKind::Checkpoint => 7,
-        NoticeKind::Proposal => 8,
+        NoticeKind::Elsewhere => 1,
+        NoticeKind::Ledger => 2,
+        NoticeKind::Clock => 3,
+        NoticeKind::Frozen => 4,
+        NoticeKind::Recovery => 5,
+        NoticeKind::Token => 6,
+        NoticeKind::Unfinished => 7,
+        NoticeKind::Checkpoint => 8,
+        NoticeKind::Proposal => 9,
     }
 }
 

@@ -215,6 +215,12 @@ impl<'s> Chain<'s> {
         motion.map(str::to_owned).collect()
     }
 
+    /// Another box on the same tokens: a keeper with files of its own. Nothing runs yet.
+    pub fn another_box(&self, name: &str) -> Result<Keeper> {
+        let founding = self.officers.founding.as_deref();
+        Keeper::prepare_box(self.scratch, name, &self.keeper_spec, founding)
+    }
+
     /// Writes the keeper's configuration, for its next start.
     pub fn configure_keeper(&mut self) -> Result<()> {
         let process = self.keeper.process.take();

@@ -74,9 +74,19 @@ const EXIT_FOUNDED: i32 = 5;
 impl Keeper {
     /// Writes the files. Nothing runs yet. `founding` is root's pin.
     pub fn prepare(scratch: &Scratch, spec: &KeeperSpec, founding: Option<&str>) -> Result<Self> {
-        let dir = scratch.dir("keeper", User::Keeper, 0o755)?;
-        let state = scratch.dir("keeper/state", User::Keeper, 0o700)?;
-        let run = scratch.dir("keeper/run", User::Keeper, 0o755)?;
+        Self::prepare_box(scratch, "keeper", spec, founding)
+    }
+
+    /// The same on another box: with files of its own, under that name.
+    pub fn prepare_box(
+        scratch: &Scratch,
+        name: &str,
+        spec: &KeeperSpec,
+        founding: Option<&str>,
+    ) -> Result<Self> {
+        let dir = scratch.dir(name, User::Keeper, 0o755)?;
+        let state = scratch.dir(&format!("{name}/state"), User::Keeper, 0o700)?;
+        let run = scratch.dir(&format!("{name}/run"), User::Keeper, 0o755)?;
         let (socket, ledger_socket) = (run.join("keeper.sock"), run.join("ledger.sock"));
         let audit_token = spec.tokens.first().map_or("", |held| &held.name);
         let mut conf = format!(
@@ -111,7 +121,7 @@ impl Keeper {
             }
         }
         write(&dir.join("keeper.toml"), &conf, User::Keeper, 0o600)?;
-        let clock = scratch.file("keeper-clock", "0", User::Harness, 0o644)?;
+        let clock = scratch.file(&format!("{name}-clock"), "0", User::Harness, 0o644)?;
         let mut environment = spec.environment.clone();
         environment.insert("COUNTERSIGN_TEST_CLOCK".to_owned(), clock.display().to_string());
         Ok(Self {
@@ -123,7 +133,7 @@ impl Keeper {
             dir,
             environment,
             clock,
-            log: scratch.path().join("keeper.log"),
+            log: scratch.path().join(format!("{name}.log")),
         })
     }
 

@@ -418,9 +418,7 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
     /// replaced stays open under its name until the keeper is restarted.
     fn intend(&self, operation: Operation, under: u64) -> Result<Authorised, Stuck> {
         // A token that was opened since the round began may have said so.
-        if let Some(why) = self.seals.behind(self.ledger) {
-            return Err(Stuck::Waits(why));
-        }
+        self.seals.check_idle(self.ledger).map_err(Stuck::Waits)?;
         if let Operation::Generate { token, .. }
         | Operation::Adopt { token, .. }
         | Operation::Destroy { token, .. } = &operation

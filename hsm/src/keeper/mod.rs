@@ -3,6 +3,7 @@
 //! ```text
 //! main ── signals: stop
 //!   ├─ executor ·· begins and carries out what was approved, in rounds (motions.rs, keys.rs)
+//!   ├─ looks ····· who holds the tokens, and what they say of the ledger, every few seconds (seal.rs)
 //!   ├─ events ···· what tokens tell: conflicts into the ledger, a lost group ends the process
 //!   ├─ daemon's socket ┬ a thread a connection, one a request
 //!   │                  │ (server.rs ► service.rs ► judge.rs, ksk.rs ► seal.rs)
@@ -18,6 +19,8 @@ pub mod config;
 pub mod door;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod holding;
+pub mod instance;
 pub mod judge;
 pub mod keys;
 mod ksk;
@@ -43,6 +46,7 @@ use std::thread;
 use std::time::Duration;
 
 use countersign_policy::KeyId;
+use countersign_policy::instance::InstanceId;
 use countersign_policy::key::to_hex;
 use countersign_policy::ledger::LedgerState;
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -50,6 +54,7 @@ use nix::unistd::Pid;
 
 use self::clock::now_s;
 use self::config::KeeperConfig;
+use self::holding::LOOK_EVERY;
 use self::motions::Executor;
 use self::seal::{CHECKPOINT_FILE, Seals};
 use self::server::{Allowed, Keeper, UnderWay, WithDaemon, WithGroup};
@@ -201,10 +206,14 @@ fn serve_founded(
     if !tokens.wait_settled(SETTLE_MAX) {
         tracing::warn!("not every token was opened yet; what one says is compared when it is");
     }
-    if let Some(why) = seals.behind(&ledger) {
-        tracing::error!(why, "nothing is signed");
+    if let Err(problem) = seals.holding().claim(&ledger, now_s()) {
+        tracing::error!(problem, "this box has not claimed the tokens yet");
+    }
+    let mut start = Some(start_note(seals.holding().own(), &config));
+    if let Some(idle) = seals.idle(&ledger) {
+        tracing::error!(why = idle.why(), "nothing is signed");
     } else {
-        note_start(&ledger, &config);
+        note_start(&ledger, &mut start);
     }
     let started_at = ledger.head().0;
     let (wake, woken) = sync_channel(1);
@@ -213,7 +222,9 @@ fn serve_founded(
     let noting = Arc::clone(&service);
     spawn("events", move || take_events(&noting, &told))?;
     let executing = Arc::clone(&service);
-    spawn("executor", move || execute(&executing, started_at, &woken))?;
+    spawn("executor", move || execute(&executing, (started_at, start), &woken))?;
+    let looking = Arc::clone(&service);
+    spawn("looks", move || look(&looking))?;
     listen(&service, &listening, under_way)
 }
 
@@ -284,8 +295,8 @@ fn prepare_state_dir(path: &Path) -> Result<(), String> {
     }
 }
 
-/// The line that says what runs: hashes of binary, configuration and modules.
-fn note_start(ledger: &Ledger, config: &KeeperConfig) {
+/// The line that says what runs and where: hashes of binary, configuration and modules.
+fn start_note(instance: InstanceId, config: &KeeperConfig) -> Note {
     let hash = |path: &Path| match config::read_bounded(path, HASHED_BYTES_MAX) {
         Ok(octets) => to_hex(&sha256(&octets)),
         Err(problem) => format!("unreadable: {problem}"),
@@ -295,12 +306,18 @@ fn note_start(ledger: &Ledger, config: &KeeperConfig) {
         .values()
         .map(|token| (token.module.display().to_string(), hash(&token.module)))
         .collect();
-    let note = Note::started(
+    Note::started(
+        instance,
         env!("CARGO_PKG_VERSION").to_owned(),
         hash(Path::new("/proc/self/exe")),
         to_hex(&sha256(&config.octets)),
         modules,
-    );
+    )
+}
+
+/// Writes it once, on the box that holds the tokens: any other would fork the ledger with it.
+fn note_start(ledger: &Ledger, start: &mut Option<Note>) {
+    let Some(note) = start.take() else { return };
     tracing::info!(started = ?note, "the keeper starts");
     if let Err(error) = ledger.note(note, now_s()) {
         tracing::error!(%error, "zones are signed, KSKs are not used, until the ledger can be written");
@@ -330,7 +347,7 @@ fn take_events(service: &Service<Tokens>, told: &Receiver<Event>) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        if service.seals().behind(service.ledger()).is_some() {
+        if service.seals().idle(service.ledger()).is_some() {
             continue;
         }
         owed.retain(|_, note| match service.ledger().note(note.clone(), now_s()) {
@@ -376,7 +393,11 @@ fn note_of(event: Event) -> (KeyId, Note) {
 }
 
 /// Rounds of the executor, for good. One that panics costs itself alone.
-fn execute(service: &Service<Tokens>, started_at: u64, woken: &Receiver<()>) {
+fn execute(
+    service: &Service<Tokens>,
+    (started_at, mut start): (u64, Option<Note>),
+    woken: &Receiver<()>,
+) {
     let ledger = (service.ledger(), started_at);
     let mut executor = Executor::new(ledger, service.hsm(), service.seals(), now_s);
     loop {
@@ -385,8 +406,22 @@ fn execute(service: &Service<Tokens>, started_at: u64, woken: &Receiver<()>) {
         } else {
             tracing::error!("a round of the executor panicked; please report it");
         }
+        if start.is_some() && service.seals().idle(service.ledger()).is_none() {
+            note_start(service.ledger(), &mut start);
+        }
         if woken.recv_timeout(ROUND_PAUSE) == Err(RecvTimeoutError::Disconnected) {
             return;
+        }
+    }
+}
+
+/// Looks at the tokens, for good: another box may hold them by now.
+fn look(service: &Service<Tokens>) {
+    loop {
+        thread::sleep(LOOK_EVERY);
+        let look = || service.seals().look(service.ledger(), service.hsm());
+        if catch_unwind(AssertUnwindSafe(look)).is_err() {
+            tracing::error!("a look at the tokens panicked; please report it");
         }
     }
 }

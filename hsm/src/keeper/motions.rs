@@ -24,7 +24,7 @@ use countersign_policy::{KeyId, KeyRole, PublicKey, ZoneName};
 use super::door::Hsm;
 use super::keys::{KeyMaker, Stuck, expected_key};
 use super::marks;
-use super::seal::Seals;
+use super::seal::{Idle, Seals};
 use crate::ledger::{Ledger, Note, WriteError};
 use crate::pkcs11::ExpectedKey;
 
@@ -102,14 +102,18 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
 
     /// Does what can be done now; brings what can't.
     pub fn round(&mut self) -> Vec<Unfinished> {
-        if self.seals.behind(self.ledger).is_some() {
-            // One way out, and nothing else.
+        if let Some(idle) = self.seals.idle(self.ledger) {
+            // The way out, and nothing else.
             let mut seen = BTreeSet::new();
-            self.begin(&mut seen, &|motion| matches!(motion, Motion::NewOrigin { .. }));
+            if matches!(idle, Idle::Elsewhere(_)) {
+                self.hold(&mut seen);
+            }
+            self.begin(&mut seen, &|motion| idle.takes(motion.kind()));
             return self.unfinished(&seen);
         }
         let mut maker = KeyMaker::new(self.ledger, self.hsm, self.seals, self.now_s);
         let mut done = BTreeSet::new();
+        self.hold(&mut done);
         self.mark(&mut done);
         self.settle(&maker, &mut done);
         self.begin(&mut done, &|_| true);
@@ -160,6 +164,22 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
         let next = (wait * 2).min(most);
         self.pauses.insert(what, Pause { until: Instant::now() + wait, next, why });
         false
+    }
+
+    /// Claims the tokens where no box has, and puts this one's mark on those that it holds.
+    fn hold(&mut self, seen: &mut BTreeSet<String>) {
+        let (ledger, hsm, now_s) = (self.ledger, self.hsm, self.now_s);
+        let holding = self.seals.holding();
+        if ledger.read(|state| state.holder().is_none()) {
+            self.attempt(seen, "claiming the tokens for this box".to_owned(), || {
+                holding.claim(ledger, now_s()).map_err(Stuck::Waits)
+            });
+        }
+        for token in ledger.read(|state| holding.unmarked(state, hsm)) {
+            self.attempt(seen, format!("marking token `{token}` as held by this box"), || {
+                holding.mark(ledger, hsm, &token).map_err(Stuck::Waits)
+            });
+        }
     }
 
     /// Puts the founding's mark on tokens that the ledger has no mark of.
@@ -374,10 +394,8 @@ fn begin_one<H: Hsm + ?Sized>(
     // Withdrawn, frozen or begun meanwhile.
     let Some((quorum, motion)) = quorum else { return Ok(()) };
     // A token that was opened since the round began may have said so.
-    if !matches!(motion, Motion::NewOrigin { .. })
-        && let Some(why) = seals.behind(ledger)
-    {
-        return Err(Stuck::Waits(why));
+    if let Some(idle) = seals.idle(ledger).filter(|idle| !idle.takes(motion.kind())) {
+        return Err(Stuck::Waits(idle.why().to_owned()));
     }
     // The kept checkpoint is of the origin, or by the key, before.
     let is_sealed_anew =

@@ -22,6 +22,8 @@ impl<H: Hsm> Service<H> {
         };
         let behind = self.seals().behind(self.ledger());
         tell(NoticeKind::Behind, behind.into_iter().collect());
+        let elsewhere = self.ledger().read(|state| self.seals().holding().elsewhere(state));
+        tell(NoticeKind::Elsewhere, elsewhere.map(|elsewhere| elsewhere.why).into_iter().collect());
         let unwritable = self.ledger().problem().map(|problem| {
             format!(
                 "the ledger can't be written: {problem}. No KSK is used; zones are signed. hint: free \

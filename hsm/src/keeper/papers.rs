@@ -14,7 +14,9 @@ use countersign_policy::statement::{Freeze, Statement, Verdict, Withdrawal};
 use countersign_policy::{PublicKey, ZoneName};
 
 use super::door::Hsm;
-use super::service::{Service, judged, refuse};
+use super::holding::Elsewhere;
+use super::seal::Idle;
+use super::service::{Service, judged, refusal, refuse};
 use super::{reader, survey};
 use crate::ledger::Signed;
 use crate::pkcs11::{FoundObject, HsmError};
@@ -64,8 +66,15 @@ impl<H: Hsm> Service<H> {
     ) -> Result<LedgerResponse, Refusal> {
         match request {
             LedgerRequest::Hello { protocol } => {
-                let behind = self.seals().behind(self.ledger());
-                reader::hello(protocol, behind.map_or(Mode::Founded, Mode::Behind))
+                let instance = self.seals().holding().own();
+                let mode = match self.seals().idle(self.ledger()) {
+                    None => Mode::Founded,
+                    Some(Idle::Behind(why)) => Mode::Behind(why),
+                    Some(Idle::Elsewhere(Elsewhere { why, .. })) => {
+                        Mode::Elsewhere { instance, why }
+                    }
+                };
+                reader::hello(protocol, mode)
             }
             LedgerRequest::Head => Ok(reader::head(self.ledger())),
             LedgerRequest::Read { from, skip, max } => reader::read(self.ledger(), from, skip, max),
@@ -149,14 +158,17 @@ impl<H: Hsm> Service<H> {
         }
     }
 
-    /// A keeper whose ledger is behind takes nothing but the way out.
+    /// A keeper that uses no key takes nothing but the way out.
     fn check_takes(&self, kind: MotionKind) -> Result<(), Refusal> {
-        match self.seals().behind(self.ledger()) {
-            Some(why) if kind != MotionKind::NewOrigin => {
-                refuse(RefusalKind::LedgerUnavailable, why)
-            }
-            _ => Ok(()),
+        match self.seals().idle(self.ledger()).filter(|idle| !idle.takes(kind)) {
+            Some(idle) => Err(refusal(&idle)),
+            None => Ok(()),
         }
+    }
+
+    /// No key is used, and no line is written that would go with one.
+    fn check_used(&self) -> Result<(), Refusal> {
+        self.seals().idle(self.ledger()).map_or(Ok(()), |idle| Err(refusal(&idle)))
     }
 
     /// The ledger's line names the statement alone; whose text it was and for which appliance is
@@ -183,9 +195,7 @@ impl<H: Hsm> Service<H> {
     /// Foreign objects on the tokens, and the audit key of the token that the configuration names: the
     /// one in force, or the one that a replace-audit-key motion may name.
     fn survey(&self) -> Result<Survey, Refusal> {
-        if let Some(why) = self.seals().behind(self.ledger()) {
-            return refuse(RefusalKind::LedgerUnavailable, why);
-        }
+        self.check_used()?;
         let Ok(_turn) = self.surveying().try_lock() else {
             return refuse(RefusalKind::Busy, "another survey is under way".to_owned());
         };
@@ -233,9 +243,7 @@ impl<H: Hsm> Service<H> {
 
     /// The keys whose DS a motion approved to hand out; the line that says so comes first.
     fn export_ds(&self, zone: &ZoneName) -> Result<DsExport, Refusal> {
-        if let Some(why) = self.seals().behind(self.ledger()) {
-            return refuse(RefusalKind::LedgerUnavailable, why);
-        }
+        self.check_used()?;
         let now_s = self.now();
         let (grant, keys) = self.ledger().read(|state| {
             let Some(grant) = state.ds_export(zone, now_s) else {

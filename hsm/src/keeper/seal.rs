@@ -21,12 +21,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use countersign_policy::checkpoint::{self, NOTE_BYTES_MAX};
 use countersign_policy::ledger::LedgerState;
+use countersign_policy::motion::MotionKind;
 use countersign_policy::state::{TokenState, Versioned};
 use countersign_policy::tree::TreeHead;
 
 use super::config::read_bounded;
 use super::door::Hsm;
-use super::marks;
+use super::holding::{Elsewhere, Holding, INSTANCE_LABEL};
+use super::{instance, marks};
 use crate::ledger::Ledger;
 use crate::pkcs11::DataObject;
 
@@ -83,10 +85,49 @@ fn accepts_checkpoint(state: &LedgerState, head: &TreeHead) -> Result<(), String
         .map_err(|fault| fault.to_string())
 }
 
-/// What is sealed, and what speaks against the ledger.
+/// Why the keeper uses no key, and what it takes all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Idle {
+    /// Something speaks against the ledger.
+    Behind(String),
+    /// Another box holds the tokens, or they are being taken over from it.
+    Elsewhere(Elsewhere),
+}
+
+impl Idle {
+    /// What is so, and what to do.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Behind(why) => why,
+            Self::Elsewhere(elsewhere) => &elsewhere.why,
+        }
+    }
+
+    /// Whether a motion of that sort is proposed, voted on and begun here meanwhile: the way out, and
+    /// what people may need first. What is signed here for a ledger that another box goes on with
+    /// would be lost.
+    pub fn takes(&self, kind: MotionKind) -> bool {
+        match self {
+            Self::Behind(_) => kind == MotionKind::NewOrigin,
+            Self::Elsewhere(elsewhere) => {
+                elsewhere.is_taking_over
+                    || matches!(
+                        kind,
+                        MotionKind::MoveAppliance
+                            | MotionKind::ChangeOfficers
+                            | MotionKind::ChangeRules
+                            | MotionKind::RaiseTimeFloor
+                    )
+            }
+        }
+    }
+}
+
+/// What is sealed, what speaks against the ledger, and who holds the tokens.
 #[derive(Debug)]
 pub struct Seals {
     directory: PathBuf,
+    holding: Holding,
     /// By who says it: claims that the ledger did not bear out when they were seen.
     against: Mutex<BTreeMap<String, Claim>>,
     /// Why the last checkpoint was not made or kept.
@@ -106,8 +147,10 @@ impl Seals {
     /// Compares the checkpoint that is kept in `directory` with the ledger. A file that is no checkpoint
     /// of this ledger by its audit key is an error: something else than the keeper wrote it.
     pub fn open(directory: &Path, ledger: &Ledger) -> Result<Self, String> {
+        let holding = Holding::new(instance::load(directory)?)?;
         let seals = Self {
             directory: directory.to_owned(),
+            holding,
             against: Mutex::default(),
             problem: Mutex::default(),
             refused: Mutex::default(),
@@ -147,7 +190,16 @@ impl Seals {
     pub fn admit(&self, ledger: &Ledger, token: &str, data: &[DataObject]) -> Result<(), String> {
         let admitted = ledger
             .read(|state| marks::check(state, token, data))
-            .and_then(|()| self.compare_data(ledger, token, data));
+            .and_then(|()| self.compare_data(ledger, token, data))
+            .and_then(|()| {
+                let marks = data.iter().filter(|object| object.label == INSTANCE_LABEL);
+                self.holding.see(token, marks.map(|object| object.value.clone()))?;
+                // Nor is a key proven for a box that does not hold the token.
+                match ledger.read(|state| self.holding.elsewhere(state)) {
+                    Some(Elsewhere { why, is_taking_over: false }) => Err(why),
+                    _ => Ok(()),
+                }
+            });
         let mut refused = locked(&self.refused);
         match &admitted {
             Ok(()) => _ = refused.remove(token),
@@ -188,6 +240,67 @@ impl Seals {
                 state.tree().head()
             ))
         })
+    }
+
+    /// Which instance this is, and who holds the tokens.
+    pub fn holding(&self) -> &Holding {
+        &self.holding
+    }
+
+    /// Why no key is used now, if none is. A ledger that another box went on with is behind too: both are
+    /// told, and the lines that are missing come first of what is to be mended.
+    pub fn idle(&self, ledger: &Ledger) -> Option<Idle> {
+        let elsewhere = ledger.read(|state| self.holding.elsewhere(state));
+        match (self.behind(ledger), elsewhere) {
+            (Some(behind), Some(Elsewhere { why, .. })) => {
+                Some(Idle::Behind(format!("{why}. And {behind}")))
+            }
+            (Some(behind), None) => Some(Idle::Behind(behind)),
+            (None, elsewhere) => elsewhere.map(Idle::Elsewhere),
+        }
+    }
+
+    /// The same, as an error.
+    pub fn check_idle(&self, ledger: &Ledger) -> Result<(), String> {
+        self.idle(ledger).map_or(Ok(()), |idle| Err(idle.why().to_owned()))
+    }
+
+    /// Looks at every token that is open: who holds it, and what it says of the ledger. What can't be
+    /// read is no token to sign with either; it is looked at when it is opened again.
+    pub fn look<H: Hsm + ?Sized>(&self, ledger: &Ledger, hsm: &H) {
+        let tokens = ledger.read(|state| {
+            let mut present = marks::present(state, hsm);
+            present.retain(|name| state.tokens().get(name).is_some_and(|t| t.data_objects));
+            present
+        });
+        let was = self.idle(ledger);
+        let mut seen_all = true;
+        for token in tokens {
+            let looked = self.look_at(ledger, hsm, &token);
+            seen_all &= looked.is_ok();
+            if let Err(problem) = looked {
+                tracing::warn!(token, problem, "a token could not be looked at");
+            }
+        }
+        if seen_all {
+            self.holding.settle();
+        }
+        match (was, self.idle(ledger)) {
+            (None, Some(idle)) => tracing::error!(why = idle.why(), "no key is used from now on"),
+            (Some(_), None) => tracing::warn!("keys are used again"),
+            _ => {}
+        }
+    }
+
+    fn look_at<H: Hsm + ?Sized>(
+        &self,
+        ledger: &Ledger,
+        hsm: &H,
+        token: &str,
+    ) -> Result<(), String> {
+        self.holding.look(hsm, token)?;
+        let states = hsm.read_data(token, STATE_LABEL).map_err(|e| e.to_string())?;
+        self.compare_token(ledger, token, states)
     }
 
     /// Whether a new origin gives up exactly what is known to be missing, and takes up no version of
@@ -291,23 +404,16 @@ impl Seals {
         let mut problems = Vec::new();
         let mut written = 0;
         for token in &usable {
-            let result =
-                hsm.read_data(token, STATE_LABEL).map_err(|e| e.to_string()).and_then(|values| {
-                    self.compare_token(ledger, token, values)?;
-                    if let Some(why) = self.behind(ledger) {
-                        return Err(why);
-                    }
-                    hsm.write_data(token, STATE_LABEL, &now.to_canonical())
-                        .map_err(|e| e.to_string())
-                });
+            let result = self.look_at(ledger, hsm, token).and_then(|()| {
+                self.check_idle(ledger)?;
+                hsm.write_data(token, STATE_LABEL, &now.to_canonical()).map_err(|e| e.to_string())
+            });
             match result {
                 Ok(()) => written += 1,
                 Err(problem) => problems.push(format!("token `{token}`: {problem}")),
             }
         }
-        if let Some(why) = self.behind(ledger) {
-            return Err(why);
-        }
+        self.check_idle(ledger)?;
         if written == 0 && !tokens.is_empty() {
             if problems.is_empty() {
                 problems.push("none of its tokens that hold data objects is usable".to_owned());
@@ -337,9 +443,7 @@ impl Seals {
         ledger: &Ledger,
         hsm: &H,
     ) -> Result<String, String> {
-        if let Some(why) = self.behind(ledger) {
-            return Err(why);
-        }
+        self.check_idle(ledger)?;
         let (head, origin, token, key) = ledger.read(|state| {
             let founding = state.appliance().ok_or("there is no founding")?;
             let (token, key) = state.audit().ok_or("there is no audit key")?;
@@ -365,15 +469,19 @@ impl Seals {
 
     /// Puts the note in the place of the one before: a crash leaves either whole.
     fn keep(&self, note: &str) -> io::Result<()> {
-        let path = self.directory.join(CHECKPOINT_FILE);
-        let new = path.with_extension("new");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(note.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&new, &path)?;
-        File::open(&self.directory)?.sync_all()
+        put_in_place(&self.directory.join(CHECKPOINT_FILE), note.as_bytes())
     }
+}
+
+/// Puts a file of the state directory in the place of the one before: a crash leaves either whole.
+pub(super) fn put_in_place(path: &Path, octets: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(octets)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 #[cfg(test)]

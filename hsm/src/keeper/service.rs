@@ -20,7 +20,7 @@ use super::ksk::KSK_USES_MAX;
 use super::motions::Unfinished;
 use super::papers::{Asked, EXPORTS_AN_HOUR_MAX};
 use super::reader;
-use super::seal::Seals;
+use super::seal::{Idle, Seals};
 use super::server::Keeper;
 use crate::ledger::{Ledger, Note, WriteError};
 use crate::pkcs11::HsmError;
@@ -98,6 +98,15 @@ pub(super) fn judged(error: WriteError) -> Refusal {
         }
         other => other.into(),
     }
+}
+
+/// A keeper that uses no key.
+pub(super) fn refusal(idle: &Idle) -> Refusal {
+    let kind = match idle {
+        Idle::Behind(_) => RefusalKind::LedgerUnavailable,
+        Idle::Elsewhere(_) => RefusalKind::HsmUnavailable,
+    };
+    Refusal { kind, detail: idle.why().to_owned() }
 }
 
 /// A "no".
@@ -224,14 +233,11 @@ impl<H: Hsm> Service<H> {
         })
     }
 
-    /// While the ledger is behind, the daemon learns that and nothing else.
+    /// While no key is used, the daemon learns why and nothing else.
     fn check_standing(&self, request: &Request) -> Result<(), Refusal> {
         match request {
             Request::Hello { .. } | Request::Health => Ok(()),
-            _ => match self.seals.behind(&self.ledger) {
-                Some(why) => refuse(RefusalKind::LedgerUnavailable, why),
-                None => Ok(()),
-            },
+            _ => self.seals.idle(&self.ledger).map_or(Ok(()), |idle| Err(refusal(&idle))),
         }
     }
 

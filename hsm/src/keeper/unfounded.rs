@@ -22,6 +22,7 @@ use countersign_policy::tree::Hash;
 
 use super::config::KeeperConfig;
 use super::door::Hsm;
+use super::instance;
 use super::marks;
 use super::reader;
 use super::server::Keeper;
@@ -139,6 +140,7 @@ impl<H: Hsm> Unfounded<H> {
         let line =
             self.ledger.found(text.to_owned(), signatures, (self.now_s)()).map_err(judged)?;
         tracing::info!(%hash, name = founding.name, line, "the appliance is founded");
+        self.claim();
         for (name, _) in founding.tokens.iter().filter(|(_, identity)| identity.data_objects) {
             // What fails here is done by the founded keeper.
             match marks::mark(&self.hsm, name, &hash) {
@@ -154,6 +156,17 @@ impl<H: Hsm> Unfounded<H> {
         self.is_founded.store(true, Ordering::Release);
         (self.founded)();
         Ok(hash)
+    }
+
+    /// This box is the first that holds the tokens. What fails here is done by the founded keeper.
+    fn claim(&self) {
+        let claimed = instance::load(&self.config.state_dir).and_then(|instance| {
+            let note = Note::instance_claimed(instance);
+            self.ledger.note(note, (self.now_s)()).map_err(|error| error.to_string())
+        });
+        if let Err(problem) = claimed {
+            tracing::error!(problem, "this box has not claimed the tokens yet");
+        }
     }
 
     /// Root's word: the configuration is read again, and must be root's or the keeper's own to write.

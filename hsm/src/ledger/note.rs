@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use countersign_policy::instance::InstanceId;
 use countersign_policy::ledger::Entry;
 use countersign_policy::officer::PersonName;
 use countersign_policy::ssh::Signature;
@@ -53,14 +54,20 @@ impl From<Signed> for Entry {
 pub struct Note(Entry);
 
 impl Note {
+    /// [`Entry::InstanceClaimed`].
+    pub fn instance_claimed(instance: InstanceId) -> Self {
+        Self(Entry::InstanceClaimed { instance })
+    }
+
     /// [`Entry::Started`].
     pub fn started(
+        instance: InstanceId,
         version: String,
         binary: String,
         config: String,
         modules: BTreeMap<String, String>,
     ) -> Self {
-        Self(Entry::Started { version, binary, config, modules })
+        Self(Entry::Started { instance, version, binary, config, modules })
     }
 
     /// [`Entry::TokenMarked`].

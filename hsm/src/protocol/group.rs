@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use countersign_policy::checkpoint::AuditKey;
 use countersign_policy::ds::DsDigest;
+use countersign_policy::instance::InstanceId;
 use countersign_policy::officer::PersonName;
 use countersign_policy::ssh::Signature;
 use countersign_policy::tree::Hash;
@@ -143,6 +144,13 @@ pub enum Mode {
     /// Its ledger is older than a token or a kept checkpoint says, or contradicts it: no key is used.
     /// Why, and what to do.
     Behind(String),
+    /// Another box holds the tokens, or they are just being taken over from it: no key is used.
+    Elsewhere {
+        /// Which instance this box is.
+        instance: InstanceId,
+        /// Who holds them, and what to do.
+        why: String,
+    },
 }
 
 /// What is on the tokens.

@@ -275,6 +275,7 @@ pin_file = "{pin_file}"
             Entry::Lapsed { .. } => "lapsed",
             Entry::DsExported { .. } => "ds-exported",
             Entry::TokenMarked { .. } => "token-marked",
+            Entry::InstanceClaimed { .. } => "instance-claimed",
             Entry::Started { .. } => "started",
             Entry::Intent { .. } => "intent",
             Entry::Outcome { .. } => "outcome",

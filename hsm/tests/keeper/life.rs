@@ -20,7 +20,10 @@ fn a_stopped_keeper_has_lost_nothing() {
     assert_eq!(keeper.ended().code(), Some(0));
     assert!(!site.path("keeper.sock").exists());
     let before = site.kinds();
-    assert_eq!(before[..4], ["founded", "token-marked", "token-marked", "started"]);
+    assert_eq!(
+        before[..5],
+        ["founded", "instance-claimed", "token-marked", "token-marked", "started"]
+    );
     assert_eq!(before.iter().filter(|kind| **kind == "intent").count(), 3, "{before:?}");
 
     let keeper = site.start();

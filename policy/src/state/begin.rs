@@ -258,7 +258,7 @@ impl LedgerState {
 
     /// What touches a KSK or the parent is held by a clock that is not believed and by a freeze; so is
     /// a thaw, by the clock. The floor of time is raised by a quorum whatever the freeze, since it
-    /// uses no KSK. Officers, rules, policies, bindings, tokens and origins go on.
+    /// uses no KSK. Officers, rules, policies, bindings, tokens, moves and origins go on.
     fn check_held(&self, motion: &Motion, now_s: u64) -> Result<(), NotYet> {
         if let Motion::RaiseTimeFloor { to } = motion {
             return self.time.check_raise(*to, now_s).map_err(NotYet::Raise);
@@ -384,7 +384,7 @@ impl MotionKind {
     /// Whether it uses a KSK or speaks to the parent: then a freeze holds it, and a clock that is not
     /// believed.
     pub const fn touches_ksk(self) -> bool {
-        self.is_about_keys() && !matches!(self, Self::AttachToken)
+        self.is_about_keys() && !matches!(self, Self::AttachToken | Self::MoveAppliance)
     }
 }
 
@@ -408,6 +408,7 @@ impl Motion {
             | Self::ChangeRules { .. }
             | Self::SetPolicy { .. }
             | Self::AttachToken { .. }
+            | Self::MoveAppliance { .. }
             | Self::ReplaceAuditKey { .. }
             | Self::RaiseTimeFloor { .. }
             | Self::Thaw { scope: Scope::All }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use super::LedgerState;
 use crate::founding::TokenIdentity;
+use crate::instance::Holder;
 use crate::motion::Motion;
 use crate::name::ZoneName;
 use crate::tree::Hash;
@@ -23,6 +24,7 @@ impl LedgerState {
     /// key ID ROLE STAGE                 of the zone's KSKs and CSKs
     /// token NAME GROUP LABEL SERIAL     of tokens, all of them; of the making of keys, those of the
     ///                                   groups that may hold them; of an adoption, the one that is named
+    /// holder INSTANCE ORIGIN LINE       of a move to another box
     /// audit TOKEN KEY
     /// freeze LINE                       of a thaw: the freeze that it ends
     /// ```
@@ -49,6 +51,12 @@ impl LedgerState {
                 }
             }
             Motion::AttachToken { .. } => self.write_tokens(text, |_, _| true),
+            Motion::MoveAppliance { .. } => {
+                if let Some(holder) = self.holder() {
+                    let Holder { instance, origin, line } = holder;
+                    let _ = writeln!(text, "holder {instance} {origin} {line}");
+                }
+            }
             Motion::ReplaceAuditKey { .. } => {
                 self.write_tokens(text, |_, _| true);
                 if let Some((token, key)) = self.audit() {

@@ -9,6 +9,7 @@ use super::propose::Status;
 use super::zones::{Binding, CDS_VALIDITY_S, CdsGrant, DsGrant, ExplicitSet};
 use super::{LedgerState, Lost};
 use crate::ds::{CDNSKEY_DELETE, CDS_DELETE, Delegation, DsDigest};
+use crate::instance::Holder;
 use crate::key::{KeyId, PublicKey};
 use crate::key_state::Stage;
 use crate::motion::{Motion, Scope};
@@ -103,6 +104,9 @@ impl LedgerState {
                 // Another token under an old name carries no mark yet.
                 self.marked.remove(name);
                 self.tokens.insert(name.clone(), identity.clone());
+            }
+            Motion::MoveAppliance { to, .. } => {
+                self.holder = Some(Holder { instance: *to, origin: self.origin, line });
             }
             Motion::ReplaceAuditKey { token, key } => {
                 if let Some(founded) = &mut self.founded {

@@ -59,6 +59,7 @@ use self::time::TimeFloor;
 use self::zones::ExplicitSet;
 use crate::checkpoint::AuditKey;
 use crate::founding::{Founding, TokenIdentity};
+use crate::instance::{Holder, InstanceId};
 use crate::key::{KeyId, PublicKey};
 use crate::ledger::{Entry, LedgerError, Line, Operation, Outcome};
 use crate::motion::Scope;
@@ -79,6 +80,7 @@ pub struct LedgerState {
     law: Law,
     tokens: BTreeMap<String, TokenIdentity>,
     marked: BTreeSet<String>,
+    holder: Option<Holder>,
     policies: BTreeMap<String, (u64, SigningPolicy)>,
     zones: BTreeMap<ZoneName, Binding>,
     /// DNSKEY RRsets that a quorum put in place of the standing ones.
@@ -132,6 +134,7 @@ enum Effect {
     Begun(Quorum, BTreeMap<KeyId, PublicKey>),
     Lapsed(u64),
     Marked(String),
+    Claimed(InstanceId),
     Intent(Box<Operation>, u64),
     Outcome(u64, Box<Outcome>),
     Conflict(KeyId, String),
@@ -197,6 +200,11 @@ impl LedgerState {
     /// Whether the token carries the founding's mark.
     pub fn is_marked(&self, token: &str) -> bool {
         self.marked.contains(token)
+    }
+
+    /// The box that may use the tokens, once one has claimed them.
+    pub fn holder(&self) -> Option<&Holder> {
+        self.holder.as_ref()
     }
 
     /// The token that holds the audit key, by name, and the key.
@@ -281,7 +289,23 @@ impl LedgerState {
                 }
                 Ok(Effect::Marked(token.clone()))
             }
-            Entry::Started { .. } | Entry::ZoneSigned { .. } => Ok(Effect::Noted),
+            Entry::InstanceClaimed { instance } => match &self.holder {
+                None => Ok(Effect::Claimed(*instance)),
+                Some(holder) => Err(format!(
+                    "instance {instance} claims what instance {} holds since line {}; another box takes \
+                     its place by a move-appliance motion alone",
+                    holder.instance, holder.line
+                )),
+            },
+            Entry::Started { instance, .. } => match &self.holder {
+                Some(holder) if holder.instance == *instance => Ok(Effect::Noted),
+                Some(holder) => Err(format!(
+                    "instance {instance} started, and instance {} holds the tokens since line {}",
+                    holder.instance, holder.line
+                )),
+                None => Err(format!("instance {instance} started, and has not claimed the tokens")),
+            },
+            Entry::ZoneSigned { .. } => Ok(Effect::Noted),
             Entry::Intent { operation, under } => {
                 self.allows(operation, *under, at).map_err(|denied| denied.to_string())?;
                 Ok(Effect::Intent(Box::new(operation.clone()), *under))
@@ -328,6 +352,9 @@ impl LedgerState {
             }
             Effect::Marked(token) => {
                 self.marked.insert(token);
+            }
+            Effect::Claimed(instance) => {
+                self.holder = Some(Holder { instance, origin: self.origin, line: seq });
             }
             Effect::Intent(operation, under) => self.keys.intend(seq, *operation, under),
             Effect::Outcome(intent, outcome) => self.commit_outcome(seq, line.at, intent, *outcome),

@@ -9,6 +9,7 @@ use super::founded::check_tokens_apart;
 use super::keys::{KSKS_MAX, KeyRecord, ZSKS_MAX};
 use crate::ds::DsDigest;
 use crate::founding::{TOKENS_MAX, TokenIdentity};
+use crate::instance::InstanceId;
 use crate::key::{KeyId, KeyRole};
 use crate::key_state::Stage;
 use crate::ledger::Operation;
@@ -64,6 +65,7 @@ impl LedgerState {
             }
             Motion::DeleteDs { zone } => self.is_bound(zone).map(|_| ()),
             Motion::AttachToken { name, identity } => self.can_attach(name, identity),
+            Motion::MoveAppliance { from, .. } => self.can_move(from),
             Motion::ReplaceAuditKey { token, key } => match self.audit() {
                 _ if !self.tokens().contains_key(token) => Err(no_token(token)),
                 Some((_, now)) if now == key => Err("that is the audit key already".to_owned()),
@@ -465,6 +467,23 @@ impl LedgerState {
             )),
             None => Ok(()),
         }
+    }
+
+    /// From the box that holds the tokens: who approves sees which one gives them up. To the same box
+    /// it confirms it: the line outranks what another box's mark says.
+    fn can_move(&self, from: &InstanceId) -> Result<(), String> {
+        let Some(holder) = self.holder() else {
+            return Err(
+                "no box has claimed the tokens yet; the keeper of the founding does".to_owned()
+            );
+        };
+        if holder.instance != *from {
+            return Err(format!(
+                "instance {} holds the tokens since line {}; the motion moves them from {from}",
+                holder.instance, holder.line
+            ));
+        }
+        Ok(())
     }
 
     fn can_raise(&self, statement: &Statement, to: u64) -> Result<(), String> {

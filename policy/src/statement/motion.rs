@@ -67,6 +67,10 @@ pub(super) fn write(writer: &mut Writer, motion: &Motion) {
         }
         Motion::DeleteDs { zone } => writer.field("zone", zone),
         Motion::AttachToken { name, identity } => parts::write_token(writer, name, identity),
+        Motion::MoveAppliance { from, to } => {
+            writer.field("from", from);
+            writer.field("to", to);
+        }
         Motion::ReplaceAuditKey { token, key } => {
             writer.field("token", escape(token));
             writer.field("key", parts::audit_key_text(key));
@@ -132,6 +136,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<Motion, TextError> {
         MotionKind::AttachToken => {
             let (name, identity) = parts::read_token(r.field("token")?)?;
             Motion::AttachToken { name, identity }
+        }
+        MotionKind::MoveAppliance => {
+            Motion::MoveAppliance { from: one(r, "from")?, to: one(r, "to")? }
         }
         MotionKind::ReplaceAuditKey => Motion::ReplaceAuditKey {
             token: r.field("token")?.plain()?,

@@ -12,6 +12,7 @@ use crate::algorithm::Algorithm;
 use crate::checkpoint::AuditKey;
 use crate::ds::DsDigest;
 use crate::founding::{ForeignKey, Founding, TokenIdentity};
+use crate::instance::InstanceId;
 use crate::key::{KeyId, KeyRole, PublicKey};
 use crate::motion::{Motion, MotionKind, Scope};
 use crate::name::ZoneName;
@@ -159,6 +160,7 @@ pub(crate) fn motions() -> Vec<Motion> {
         Motion::PublishCds { zone: zone.clone(), keys, digests },
         Motion::DeleteDs { zone: zone.clone() },
         Motion::AttachToken { name: token_name.clone(), identity: token("ksk") },
+        Motion::MoveAppliance { from: instance(0xb1), to: instance(0xb2) },
         Motion::ReplaceAuditKey { token: token_name, key: audit_key() },
         Motion::RaiseTimeFloor { to: 1_795_575_600 },
         Motion::Thaw { scope: Scope::Zone(zone) },
@@ -168,6 +170,10 @@ pub(crate) fn motions() -> Vec<Motion> {
             rules: 2,
         },
     ]
+}
+
+fn instance(octet: u8) -> InstanceId {
+    InstanceId(Hash([octet; 32]))
 }
 
 pub(crate) fn statement(motion: Motion) -> Statement {
@@ -388,6 +394,10 @@ fn any_motion() -> impl Strategy<Value = Motion> {
         zone().prop_map(|zone| Motion::DeleteDs { zone }),
         (any_plain(), any_token())
             .prop_map(|(name, identity)| Motion::AttachToken { name, identity }),
+        (any_hash(), any_hash()).prop_map(|(from, to)| Motion::MoveAppliance {
+            from: InstanceId(from),
+            to: InstanceId(to)
+        }),
         (any_plain(), any_audit_key())
             .prop_map(|(token, key)| Motion::ReplaceAuditKey { token, key }),
         any_time().prop_map(|to| Motion::RaiseTimeFloor { to }),

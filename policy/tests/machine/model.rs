@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_policy::founding::Founding;
+use countersign_policy::instance::InstanceId;
 use countersign_policy::key::{KeyId, KeyRole};
 use countersign_policy::ledger::{Entry, Operation};
 use countersign_policy::motion::{Motion, MotionKind, Scope};
@@ -40,6 +41,8 @@ pub struct Model {
     pub steps: u64,
     pub recovery: Option<RecoveryRule>,
     pub ksks_made: usize,
+    /// The box that holds the tokens.
+    pub holder: InstanceId,
     roster: BTreeMap<PersonName, (Role, SshKey)>,
     rules: Rules,
     versions: (u64, u64),
@@ -60,8 +63,9 @@ fn roster_of(founding: &Founding) -> BTreeMap<PersonName, (Role, SshKey)> {
 }
 
 impl Model {
-    pub fn new(founding: &Founding) -> Self {
+    pub fn new(founding: &Founding, holder: InstanceId) -> Self {
         Self {
+            holder,
             steps: 0,
             recovery: founding.recovery,
             ksks_made: 0,
@@ -276,6 +280,10 @@ impl Model {
             }
             Motion::RetireKey { key, .. } => {
                 self.active.remove(key);
+            }
+            Motion::MoveAppliance { from, to } => {
+                assert_eq!(self.holder, *from, "moved from a box that does not hold it");
+                self.holder = *to;
             }
             Motion::RaiseTimeFloor { to } => self.floor = self.floor.max(*to),
             Motion::Thaw { scope } => {

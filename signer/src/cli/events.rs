@@ -83,8 +83,16 @@ fn told(state: &LedgerState, history: &History, line: &Line) -> Told {
         Entry::TokenMarked { token } => {
             by_keeper(format!("marked token {}", say::plain(token)), None)
         }
-        Entry::Started { version, binary, .. } => by_keeper(
-            format!("started, version {}, binary {}", say::plain(version), say::plain(binary)),
+        Entry::InstanceClaimed { instance } => {
+            by_keeper(format!("claimed the tokens for box {}", instance.short()), None)
+        }
+        Entry::Started { instance, version, binary, .. } => by_keeper(
+            format!(
+                "started on box {}, version {}, binary {}",
+                instance.short(),
+                say::plain(version),
+                say::plain(binary)
+            ),
             None,
         ),
         Entry::Intent { operation, under: allowed } => {

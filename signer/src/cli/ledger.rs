@@ -123,7 +123,10 @@ fn restore(desk: &mut Desk<'_>, bundle: &Path, state_dir: &Path) -> Result<End, 
         writeln!(
             out,
             "{} lines of {founding} are in {}.\nIf lines are missing that a token has seen, the keeper \
-             will say so and use no key until the recovery group starts a new origin.",
+             will say so and use no key until the recovery group starts a new origin.\nIf this is not the \
+             box that held the tokens last, or not its state_dir, the keeper uses no key either until a \
+             quorum moves the appliance: start it, then `countersign propose move-appliance` here. The box \
+             before must be off for good.",
             restored.lines,
             restored.state_dir.display()
         )

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use countersign_hsm::protocol::Submission;
+use countersign_policy::instance::InstanceId;
 use countersign_policy::ledger::{Entry, Line};
 use countersign_policy::motion::{Motion, MotionKind};
 use countersign_policy::officer::{PersonName, Role};
@@ -205,6 +206,16 @@ enum Kind {
         /// It holds data objects: yes or no.
         #[arg(long, value_parser = build::yes_no)]
         data_objects: Option<bool>,
+    },
+    /// Have another box take the tokens. Run it on that one, whose keeper says that it uses no key; stop the
+    /// box before first.
+    MoveAppliance {
+        /// The instance that holds them; by default as the ledger says.
+        #[arg(long, value_name = "INSTANCE")]
+        from: Option<InstanceId>,
+        /// The instance that takes them; by default the keeper that is asked.
+        #[arg(long, value_name = "INSTANCE")]
+        to: Option<InstanceId>,
     },
     /// Seal the ledger with another audit key. What is not named comes from the keeper's survey.
     ReplaceAuditKey {

@@ -104,6 +104,12 @@ pub(super) fn motion(motion: &Motion) -> String {
         Motion::AttachToken { name, identity } => {
             format!("attach token {name}, serial {}", plain(&identity.serial))
         }
+        Motion::MoveAppliance { from, to } if from == to => {
+            format!("confirm that box {} holds the tokens", to.short())
+        }
+        Motion::MoveAppliance { from, to } => {
+            format!("move the appliance from box {} to box {}", from.short(), to.short())
+        }
         Motion::ReplaceAuditKey { token, .. } => {
             format!("seal the ledger with another audit key, on token {token}")
         }

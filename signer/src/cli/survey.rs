@@ -24,6 +24,7 @@ pub(super) fn run(mut desk: Desk<'_>) -> Result<End, Stop> {
         Mode::Unfounded => "unfounded",
         Mode::Founded => "founded",
         Mode::Behind(_) => "behind",
+        Mode::Elsewhere { .. } => "elsewhere",
     };
     desk.print(&Shown { mode, survey: &survey }, |shown, out| {
         writeln!(out, "the keeper is {}", shown.mode)?;

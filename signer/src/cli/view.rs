@@ -254,7 +254,7 @@ impl View {
     /// Why the keeper uses no key, if it does not.
     pub(super) fn stands_still(&self) -> Option<&str> {
         match self.keeper.mode() {
-            Mode::Behind(why) => Some(why),
+            Mode::Behind(why) | Mode::Elsewhere { why, .. } => Some(why),
             Mode::Founded | Mode::Unfounded => None,
         }
     }

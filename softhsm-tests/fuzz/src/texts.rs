@@ -3,6 +3,7 @@
 use countersign_policy::checkpoint::AuditKey;
 use countersign_policy::ds::DsDigest;
 use countersign_policy::founding::{ForeignKey, Founding, TokenIdentity};
+use countersign_policy::instance::InstanceId;
 use countersign_policy::motion::{Motion, MotionKind, Scope};
 use countersign_policy::officer::{Officer, OfficerKey, PersonName, Role, Roster};
 use countersign_policy::rule::{Group, RecoveryRule, Rule, Rules};
@@ -110,6 +111,10 @@ fn founding() -> Founding {
     }
 }
 
+fn instance(octet: u8) -> InstanceId {
+    InstanceId(Hash([octet; 32]))
+}
+
 fn motions() -> Vec<Motion> {
     let (zone, key) = (apex(), zsk().id());
     let zones = || [zone.clone(), ZoneName::from_wire(b"\x03a.b\x00").expect("a name")].into();
@@ -141,6 +146,7 @@ fn motions() -> Vec<Motion> {
         Motion::PublishCds { zone: zone.clone(), keys: [key].into(), digests: digests() },
         Motion::DeleteDs { zone: zone.clone() },
         Motion::AttachToken { name: "ksk-b".to_owned(), identity: token() },
+        Motion::MoveAppliance { from: instance(1), to: instance(2) },
         Motion::ReplaceAuditKey { token: "ksk-a".to_owned(), key: audit_key() },
         Motion::RaiseTimeFloor { to: 1_795_575_600 },
         Motion::Thaw { scope: Scope::Zone(zone.clone()) },

@@ -2,6 +2,7 @@
 
 mod begin;
 mod founded;
+mod holder;
 mod keys;
 mod parent;
 mod possible;

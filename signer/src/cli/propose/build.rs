@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use countersign_hsm::protocol::Mode;
 use countersign_policy::checkpoint::AuditKey;
 use countersign_policy::ds::DsDigest;
 use countersign_policy::founding::TokenIdentity;
+use countersign_policy::instance::InstanceId;
 use countersign_policy::key::{PublicKey, from_hex};
 use countersign_policy::key_state::Stage;
 use countersign_policy::motion::{Motion, Scope};
@@ -77,6 +79,7 @@ pub(super) fn motion(kind: Kind, view: &mut View, now_s: u64) -> Result<Motion, 
         Kind::AttachToken { name, group, label, serial, data_objects } => {
             attach_token(view, name, group, (label, serial, data_objects))?
         }
+        Kind::MoveAppliance { from, to } => move_appliance(view, from, to)?,
         Kind::ReplaceAuditKey { token, key } => replace_audit_key(view, token, key)?,
         Kind::RaiseTimeFloor { to } => {
             Motion::RaiseTimeFloor { to: to.map_or(now_s, |moment| moment.at(now_s)) }
@@ -262,6 +265,30 @@ fn attach_token(
     };
     let identity = TokenIdentity { label, serial, group, data_objects };
     Ok(Motion::AttachToken { name, identity })
+}
+
+fn move_appliance(
+    view: &View,
+    from: Option<InstanceId>,
+    to: Option<InstanceId>,
+) -> Result<Motion, Stop> {
+    let holder = view.state().holder().map(|holder| holder.instance);
+    let Some(from) = from.or(holder) else {
+        return Err(Stop::failed(
+            "no box has claimed the tokens yet; its keeper does when it starts",
+        ));
+    };
+    let asked = match view.keeper.mode() {
+        Mode::Elsewhere { instance, .. } => Some(*instance),
+        Mode::Founded | Mode::Unfounded | Mode::Behind(_) => None,
+    };
+    let Some(to) = to.or(asked) else {
+        return Err(Stop::usage(
+            "this keeper's box holds the tokens; run it on the box that is to take them, or name that one \
+             with --to (its keeper's log and `countersign hsm status` there have its id)",
+        ));
+    };
+    Ok(Motion::MoveAppliance { from, to })
 }
 
 fn replace_audit_key(
