@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use countersign_policy::ZoneName;
 use countersign_zone::Rtype;
-use countersign_zone::admit::{AdmissionParams, BeyondWindow, IncomingDnssec, admit};
+use countersign_zone::admit::{AdmissionParams, admit};
 use countersign_zone::receive::{Bounds, CLASS_IN, Receiver};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -50,12 +50,7 @@ fn published() -> Arc<Published> {
     ] {
         receiver.push(owner, rtype.0, CLASS_IN, 60, rdata).expect("taken");
     }
-    let params = AdmissionParams {
-        dnssec: IncomingDnssec::Strip,
-        ttl_max_s: 600,
-        expire_max_s: u32::MAX,
-        beyond: BeyondWindow::Refuse,
-    };
+    let params = AdmissionParams { ttl_max_s: 600, ..AdmissionParams::UNBOUNDED };
     let admitted = admit(receiver.finish().expect("whole"), &params).expect("admitted");
     Arc::new(Published::unverified(zone(), 7, admitted.records().clone()))
 }

@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use countersign_policy::ZoneName;
-use countersign_zone::admit::{AdmissionParams, BeyondWindow, IncomingDnssec, admit};
+use countersign_zone::admit::{AdmissionParams, admit};
 use countersign_zone::difference::{Sign, Signatures, between};
 use countersign_zone::{Packed, guard};
 use hyper::body::Bytes;
@@ -139,13 +139,7 @@ fn set_aside(state: &ApiState, slot: Slot, kept: &Kept) -> Answer<Packed> {
     let internal = |error: String| Problem::internal(error);
     let received = state.store.kept_data(slot, kept).map_err(|e| internal(e.to_string()))?;
     // Only to be looked at: what the policy says of it is said when it goes out.
-    let params = AdmissionParams {
-        dnssec: IncomingDnssec::Strip,
-        ttl_max_s: u32::MAX,
-        expire_max_s: u32::MAX,
-        beyond: BeyondWindow::Refuse,
-    };
-    let admitted = admit(received, &params).map_err(|refusal| {
+    let admitted = admit(received, &AdmissionParams::UNBOUNDED).map_err(|refusal| {
         Problem::conflict(format!("it is no zone that could be signed: {refusal}"))
     })?;
     Ok(admitted.records().clone())

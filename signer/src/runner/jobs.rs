@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use countersign_policy::ZoneName;
 use countersign_policy::signing::SerialPolicy;
+use countersign_zone::admit::{AdmissionParams, IncomingZonemd};
 use countersign_zone::admitted::Notes;
 use countersign_zone::guard;
 use countersign_zone::receive::ReceivedZone;
 use countersign_zone::verify::VerifiedZone;
-use countersign_zone::{AdmittedZone, ZoneParams};
+use countersign_zone::{AdmittedZone, AssembledZone, ZoneParams};
 
 use super::new_data::{Form, NewData, Steps};
 use super::pipeline::{self, Serials, Stop};
@@ -112,7 +113,8 @@ pub(super) async fn check(
 ) -> Outcome {
     let asked = {
         let (keeper, zone) = (context.keeper.clone(), zone.clone());
-        context.asking(move || Signing::ask(&keeper, &zone, now_s()).ok())
+        let zonemd = settings.treatment.zonemd;
+        context.asking(move || Signing::ask(&keeper, &zone, zonemd, now_s()).ok())
     };
     let fetched = if settings.primaries.is_empty() {
         Ok(None)
@@ -145,8 +147,9 @@ pub(super) struct SignJob {
 impl SignJob {
     async fn ask(&self) -> Result<Signing, Failure> {
         let (keeper, zone) = (self.context.keeper.clone(), self.zone.clone());
+        let zonemd = self.settings.treatment.zonemd;
         self.context
-            .asking(move || Signing::ask(&keeper, &zone, now_s()))
+            .asking(move || Signing::ask(&keeper, &zone, zonemd, now_s()))
             .await
             .map_err(|error| Failure::new(FailureKind::Keeper, error))?
     }
@@ -186,10 +189,18 @@ impl SignJob {
         new: NewData,
         signing: &Signing,
     ) -> Result<(NewData, Arc<AdmittedZone>), Failure> {
-        let params = pipeline::admission(self.settings.treatment.incoming_dnssec, signing);
+        let mut params = pipeline::admission(&self.settings.treatment, signing);
+        if new.undigested && params.zonemd == IncomingZonemd::Require {
+            params.zonemd = IncomingZonemd::Check;
+        }
         let NewData { form, exact, .. } = new;
         let (admitted, exact) = match form {
-            Form::Admitted(admitted) if *admitted.params() == params => (admitted, exact),
+            // Its ZONEMD, if it had one, was looked at then.
+            Form::Admitted(admitted)
+                if AdmissionParams { zonemd: params.zonemd, ..*admitted.params() } == params =>
+            {
+                (admitted, exact)
+            }
             form => {
                 self.context
                     .computing(move || {
@@ -206,7 +217,7 @@ impl SignJob {
             }
         };
         let form = Form::Admitted(admitted.clone());
-        Ok((NewData { form, exact, ..new }, admitted))
+        Ok((NewData { form, exact, undigested: true, ..new }, admitted))
     }
 
     /// Whether new data is to be signed at all, and by whose word.
@@ -331,7 +342,8 @@ impl SignJob {
         let mut reason = None;
         let mut keep_dnskey = false;
         loop {
-            let mut params = ZoneParams { keep_dnskey, ..signing.params_saying(saying) };
+            let zonemd = signing.makes_zonemd(admitted.records().counts().records);
+            let mut params = ZoneParams { keep_dnskey, zonemd, ..signing.params_saying(saying) };
             if self.raise {
                 params.policy.serial = raised(params.policy.serial);
             }
@@ -405,14 +417,39 @@ impl SignJob {
             .map_err(|error| Stop::Failed(Failure::new(FailureKind::Keeper, error)))??;
         tracing::info!(signatures = signatures.count(), "signed");
         self.context.metrics.signatures_made(signatures.count());
+        let assembled =
+            self.context.computing(move || pipeline::assemble(planned, signatures)).await?;
+        let (assembled, zonemd) = self.have_zonemd_signed(assembled).await?;
         self.steps.tell(Progress::Signed);
         let threads = self.context.threads;
         self.context
             .computing(move || {
-                pipeline::finish(planned, signatures, &admitted, &params, now_s(), threads)
+                pipeline::finish(assembled, zonemd, &admitted, &params, now_s(), threads)
             })
             .await
             .inspect(|_| self.steps.tell(Progress::Verified))
+    }
+
+    /// The second round: ZONEMD digests all other signatures.
+    async fn have_zonemd_signed(
+        &self,
+        assembled: AssembledZone,
+    ) -> Result<(AssembledZone, Vec<Vec<u8>>), Stop> {
+        let tasks = assembled.tasks();
+        if tasks.is_empty() {
+            return Ok((assembled, Vec::new()));
+        }
+        let (context, zone) = (self.context.clone(), self.zone.clone());
+        let zonemd = self
+            .context
+            .asking(move || {
+                let mut refused = |count| context.metrics.signatures_refused(count);
+                pipeline::have_zonemd_signed(&context.keeper, &zone, tasks, &mut refused)
+            })
+            .await
+            .map_err(|error| Stop::Failed(Failure::new(FailureKind::Keeper, error)))??;
+        self.context.metrics.signatures_made(zonemd.len());
+        Ok((assembled, zonemd))
     }
 }
 

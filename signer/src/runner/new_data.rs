@@ -25,6 +25,8 @@ pub(super) struct NewData {
     pub released: Option<Decision>,
     /// Whether guard and hooks have let it pass on an earlier attempt.
     pub passed: bool,
+    /// Whether it may have lost the ZONEMD that it came with: none is required of it any more.
+    pub undigested: bool,
 }
 
 /// How far admission has come with it.
@@ -52,6 +54,7 @@ impl NewData {
             beyond: None,
             released: None,
             passed: false,
+            undigested: false,
         }
     }
 

@@ -8,15 +8,17 @@ use countersign_hsm::client::{CdsSigning, Client, ClientError, DnskeyOrder};
 use countersign_hsm::protocol::{BATCH_MAX, Refusal, RefusalKind};
 use countersign_policy::ledger::CdsType;
 use countersign_policy::{KeyId, ZoneName};
-use countersign_zone::admit::{AdmissionParams, BeyondWindow, IncomingDnssec, admit};
+use countersign_zone::admit::{AdmissionParams, BeyondWindow, IncomingZonemd, admit};
 use countersign_zone::plan::{PlanError, PlannedZone, Task, plan};
 use countersign_zone::receive::{Bounds, CLASS_IN, ReceivedZone, Receiver};
 use countersign_zone::serial::{SerialError, next_serial};
 use countersign_zone::verify::{VerifiedZone, verify};
-use countersign_zone::{AdmittedZone, Rrset, Rtype, Signatures, ZoneParams};
+use countersign_zone::{AdmittedZone, AssembledZone, Rrset, Rtype, Signatures, ZoneParams};
 
+use super::Treatment;
 use super::schedule::{Failure, FailureKind};
 use super::signing::{Signing, keeper_failure, unwrap_time};
+use crate::config;
 
 /// Signatures asked for before the next are made ready: enough batches in flight to keep an HSM
 /// busy, few enough that the to-be-signed bytes of a zone of millions are never all in memory.
@@ -38,8 +40,20 @@ impl Failure {
 }
 
 /// What new data is admitted under.
-pub(super) fn admission(dnssec: IncomingDnssec, signing: &Signing) -> AdmissionParams {
-    AdmissionParams { dnssec, ..AdmissionParams::under(&signing.params.policy) }
+pub(super) fn admission(treatment: &Treatment, signing: &Signing) -> AdmissionParams {
+    AdmissionParams {
+        dnssec: treatment.incoming_dnssec,
+        zonemd: match treatment.incoming_zonemd {
+            config::IncomingZonemd::Ignore => IncomingZonemd::Ignore,
+            config::IncomingZonemd::Check => IncomingZonemd::Check,
+            config::IncomingZonemd::Require => IncomingZonemd::Require,
+        },
+        beyond: match treatment.beyond_window {
+            config::BeyondWindow::Refuse => BeyondWindow::Refuse,
+            config::BeyondWindow::Cap => BeyondWindow::Cap,
+        },
+        ..AdmissionParams::under(&signing.params.policy)
+    }
 }
 
 /// Admits what a primary sent.
@@ -75,9 +89,13 @@ pub(super) fn source_of(
     version: &VerifiedZone,
     incoming_serial: u32,
 ) -> Result<ReceivedZone, Failure> {
-    let ours = |rtype: Rtype| rtype.is_signers_own() || rtype.speaks_to_parent();
+    let apex = version.apex();
+    let ours = |rrset: &Rrset<'_>| match rrset.rtype() {
+        Rtype::ZONEMD => rrset.owner().eq_ignore_ascii_case(apex.as_wire()),
+        rtype => rtype.is_signers_own() || rtype.speaks_to_parent(),
+    };
     let records = version.records().iter().flat_map(|node| node.rrsets());
-    received_of(version.apex(), records.filter(|rrset| !ours(rrset.rtype())), Some(incoming_serial))
+    received_of(apex, records.filter(|rrset| !ours(rrset)), Some(incoming_serial))
 }
 
 /// Admitted data as it was before admission, but for what admission put right.
@@ -303,10 +321,37 @@ impl From<Failure> for Stop {
     }
 }
 
-/// Puts the version together and verifies it: the only way from signatures to a version.
-pub(super) fn finish(
+/// Puts the signatures in place; what is left to sign is ZONEMD.
+pub(super) fn assemble(
     planned: PlannedZone,
     signatures: Signatures,
+) -> Result<AssembledZone, Stop> {
+    planned
+        .assemble(signatures)
+        .map_err(|error| Stop::Failed(Failure::new(FailureKind::Verification, error)))
+}
+
+/// Has the keeper sign ZONEMD.
+pub(super) fn have_zonemd_signed(
+    keeper: &Client,
+    apex: &ZoneName,
+    tasks: Vec<Task>,
+    refused: &mut dyn FnMut(usize),
+) -> Result<Vec<Vec<u8>>, Stop> {
+    let signed = sign_window(keeper, apex, tasks, refused)?;
+    let no = |refusal| {
+        Stop::Failed(Failure::new(
+            FailureKind::Keeper,
+            format!("{apex} ZONEMD: not signed: {refusal}"),
+        ))
+    };
+    signed.into_iter().map(|signature| signature.map_err(no)).collect()
+}
+
+/// Puts the version together and verifies it: the only way from signatures to a version.
+pub(super) fn finish(
+    assembled: AssembledZone,
+    zonemd: Vec<Vec<u8>>,
     admitted: &AdmittedZone,
     params: &ZoneParams,
     now_s: u64,
@@ -315,7 +360,7 @@ pub(super) fn finish(
     let fail = |error: &dyn std::fmt::Display| {
         Stop::Failed(Failure::new(FailureKind::Verification, error))
     };
-    let signed = planned.assemble(signatures).map_err(|error| fail(&error))?;
+    let signed = assembled.finish(zonemd).map_err(|error| fail(&error))?;
     let version = verify(signed, admitted, params, now_s, threads).map_err(|failure| {
         let why = failure.to_string();
         let cds = failure.is_about_cds();

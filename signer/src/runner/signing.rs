@@ -22,6 +22,8 @@ pub(super) struct Signing {
     pub digest: [u8; 32],
     /// Of all but what is said to the parent.
     pub digest_silent: [u8; 32],
+    /// Zones of up to so many records carry a ZONEMD.
+    zonemd_records_max: Option<usize>,
 }
 
 /// What a version says to the parent of what it may say.
@@ -37,13 +39,22 @@ pub(super) enum Saying {
 
 impl Signing {
     /// Asks the keeper.
-    pub fn ask(keeper: &Client, zone: &ZoneName, now_s: u64) -> Result<Self, Failure> {
+    pub fn ask(
+        keeper: &Client,
+        zone: &ZoneName,
+        zonemd_records_max: Option<usize>,
+        now_s: u64,
+    ) -> Result<Self, Failure> {
         let answer = keeper.zone(zone).map_err(|error| not_told(zone, &error))?;
-        Self::of(answer, now_s)
+        Self::of(answer, zonemd_records_max, now_s)
     }
 
     /// Takes the keeper's answer. An approval that is about to end is over for this purpose.
-    pub fn of(answer: ZoneKeys, now_s: u64) -> Result<Self, Failure> {
+    pub fn of(
+        answer: ZoneKeys,
+        zonemd_records_max: Option<usize>,
+        now_s: u64,
+    ) -> Result<Self, Failure> {
         let ZoneKeys { zone, policy_name, policy, keys, dnskey_until, cds } = answer;
         let keys: Vec<ZoneKey> =
             keys.into_iter().map(|key| ZoneKey { role: key.role, public: key.public }).collect();
@@ -62,9 +73,17 @@ impl Signing {
             CdsSet { refresh_s, ..set }
         });
         let keep_dnskey = false;
-        let params = ZoneParams { apex: zone, policy, keys, dnskey_until, keep_dnskey, cds };
-        let (digest, digest_silent) = (digest_of(&params, true), digest_of(&params, false));
-        Ok(Self { params, policy_name, digest, digest_silent })
+        let zonemd = zonemd_records_max.is_some();
+        let params =
+            ZoneParams { apex: zone, policy, keys, dnskey_until, keep_dnskey, cds, zonemd };
+        let digest = |speaks| digest_of(&params, speaks, zonemd_records_max);
+        let (digest, digest_silent) = (digest(true), digest(false));
+        Ok(Self { params, policy_name, digest, digest_silent, zonemd_records_max })
+    }
+
+    /// Whether a zone of so many records carries a ZONEMD.
+    pub fn makes_zonemd(&self, records: usize) -> bool {
+        self.zonemd_records_max.is_some_and(|max| records <= max)
     }
 
     pub fn summary(&self) -> Params {
@@ -186,7 +205,7 @@ fn not_told(zone: &ZoneName, error: &ClientError) -> Failure {
 }
 
 /// A version made under one digest serves under no other.
-fn digest_of(params: &ZoneParams, speaks: bool) -> [u8; 32] {
+fn digest_of(params: &ZoneParams, speaks: bool, zonemd_records_max: Option<usize>) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     // A policy is a struct of names and numbers: it always serialises, fields in their order.
     context.update(&serde_json::to_vec(&params.policy).unwrap_or_default());
@@ -209,6 +228,11 @@ fn digest_of(params: &ZoneParams, speaks: bool) -> [u8; 32] {
                 context.update(rdata);
             }
         }
+    }
+    // The setting, not what came of it: how large the zone is, is not known here.
+    if let Some(max) = zonemd_records_max {
+        context.update(b"zonemd");
+        context.update(&(max as u64).to_be_bytes());
     }
     let mut digest = [0; 32];
     digest.copy_from_slice(context.finish().as_ref());
@@ -281,7 +305,7 @@ mod tests {
     fn signing(change: impl FnOnce(&mut ZoneKeys)) -> Signing {
         let mut answer = answer();
         change(&mut answer);
-        Signing::of(answer, NOW_S).expect("taken")
+        Signing::of(answer, None, NOW_S).expect("taken")
     }
 
     #[test]
@@ -312,6 +336,15 @@ mod tests {
     }
 
     #[test]
+    fn switching_zonemd_signs_anew_and_its_bound_holds() {
+        let with = |max| Signing::of(answer(), max, NOW_S).expect("taken");
+        let digests = [None, Some(10), Some(11)].map(|max| with(max).digest);
+        assert!(digests[0] != digests[1] && digests[1] != digests[2]);
+        let makes = [None, Some(9), Some(10)].map(|max| with(max).makes_zonemd(10));
+        assert_eq!(makes, [false, false, true]);
+    }
+
+    #[test]
     fn an_approval_that_is_about_to_end_is_over() {
         let until = |left_s: u64| {
             move |a: &mut ZoneKeys| {
@@ -335,7 +368,7 @@ mod tests {
         let wait = |change: fn(&mut ZoneKeys)| {
             let mut answer = answer();
             change(&mut answer);
-            let failure = Signing::of(answer, NOW_S).expect_err("no key");
+            let failure = Signing::of(answer, None, NOW_S).expect_err("no key");
             (failure.kind, failure.detail)
         };
         let (kind, text) = wait(|a| a.keys.retain(|key| key.role != KeyRole::Ksk));

@@ -145,9 +145,10 @@ impl ZoneTask {
 
     fn ask(&self) -> JoinHandle<Option<Signing>> {
         let (context, zone) = (self.context.clone(), self.zone.clone());
+        let zonemd = self.settings.borrow().treatment.zonemd;
         tokio::spawn(async move {
             let keeper = context.keeper.clone();
-            let asked = context.asking(move || Signing::ask(&keeper, &zone, now_s()).ok());
+            let asked = context.asking(move || Signing::ask(&keeper, &zone, zonemd, now_s()).ok());
             asked.await.ok().flatten()
         })
     }

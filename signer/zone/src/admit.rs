@@ -13,6 +13,7 @@ use crate::receive::{Arena, ReceivedZone, Record};
 use crate::refusal::{Fault, Refusal};
 use crate::rtype::Rtype;
 use crate::window;
+use crate::zonemd::{self, Received};
 
 /// What becomes of DNSSEC records that the primary sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +33,24 @@ pub enum BeyondWindow {
     Cap,
 }
 
+/// What the primary's own ZONEMD is for (RFC 8976 §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IncomingZonemd {
+    /// Nothing.
+    Ignore,
+    /// A zone of which it is wrong is refused; one without is taken.
+    Check,
+    /// One without is refused too.
+    Require,
+}
+
 /// The settings of admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionParams {
     /// DNSSEC records of the primary's.
     pub dnssec: IncomingDnssec,
+    /// ZONEMD of the primary's, which is left out in any case.
+    pub zonemd: IncomingZonemd,
     /// Highest TTL of an RRset that is to be signed.
     pub ttl_max_s: u32,
     /// Highest SOA expire.
@@ -46,6 +60,15 @@ pub struct AdmissionParams {
 }
 
 impl AdmissionParams {
+    /// Whatever is a zone, to be looked at: what a policy says of it is said elsewhere.
+    pub const UNBOUNDED: Self = Self {
+        dnssec: IncomingDnssec::Strip,
+        zonemd: IncomingZonemd::Ignore,
+        ttl_max_s: u32::MAX,
+        expire_max_s: u32::MAX,
+        beyond: BeyondWindow::Refuse,
+    };
+
     /// What a policy can bear; more is refused. DNSSEC records of the primary's are left out.
     ///
     /// At least `refresh_s` is left of every signature that is out. A secondary that loses us goes on
@@ -57,6 +80,7 @@ impl AdmissionParams {
     pub fn under(policy: &SigningPolicy) -> Self {
         Self {
             dnssec: IncomingDnssec::Strip,
+            zonemd: IncomingZonemd::Ignore,
             ttl_max_s: policy.ttl_max_s,
             expire_max_s: policy.refresh_s,
             beyond: BeyondWindow::Refuse,
@@ -75,6 +99,7 @@ const RRSIG_PREFIX_BYTES_MAX: usize = 18 + name::NAME_BYTES_MAX;
 
 /// Judges a received zone.
 pub fn admit(received: ReceivedZone, params: &AdmissionParams) -> Result<AdmittedZone, Refusal> {
+    check_zonemd(&received, params.zonemd)?;
     let ReceivedZone { apex, mut arena } = received;
     let mut notes = Notes::default();
     let records = sorted(&mut arena, &apex, params.dnssec, &mut notes)?;
@@ -83,6 +108,21 @@ pub fn admit(received: ReceivedZone, params: &AdmissionParams) -> Result<Admitte
     check_names(&records, &apex)?;
     let within = window::bring_within(&records, &apex, params, &mut notes)?;
     Ok(AdmittedZone { apex, serial, records: within, uncapped: records, notes, params: *params })
+}
+
+/// The zone as it came must be the one that its primary digested.
+fn check_zonemd(received: &ReceivedZone, wanted: IncomingZonemd) -> Result<(), Refusal> {
+    if wanted == IncomingZonemd::Ignore {
+        return Ok(());
+    }
+    let apex = received.apex().as_wire();
+    match zonemd::check_received(received) {
+        Received::Wrong(fault) => Err(Refusal::of(apex, Rtype::ZONEMD, fault)),
+        Received::Absent if wanted == IncomingZonemd::Require => {
+            Err(Refusal::of(apex, Rtype::ZONEMD, Fault::ZonemdAbsent))
+        }
+        Received::Absent | Received::Right => Ok(()),
+    }
 }
 
 /// The records that stay, by owner in canonical order, then by type.

@@ -1,5 +1,6 @@
 //! The signed zone without its new signatures: the primary's records with the new serial, the
-//! DNSKEY RRset, CDS and CDNSKEY, the chain of denial, signatures that are kept, and a list of those to make.
+//! DNSKEY RRset, CDS and CDNSKEY, a ZONEMD without its digest, the chain of denial, signatures that are
+//! kept, and a list of those to make.
 
 use countersign_policy::signing::Denial;
 
@@ -15,6 +16,7 @@ use crate::reuse::Previous;
 use crate::rtype::Rtype;
 use crate::tbs::Signer;
 use crate::terms::Duty;
+use crate::zonemd;
 
 /// A signature to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(crate) struct Composed {
     pub(crate) dnskey: Vec<Missing>,
     /// Signatures over CDS and CDNSKEY to be made.
     pub(crate) cds: Vec<(Rtype, Missing)>,
+    /// Signatures over ZONEMD to be made, once all others are in place.
+    pub(crate) zonemd: Vec<Missing>,
     /// Signatures that are kept.
     pub(crate) reused: usize,
 }
@@ -78,6 +82,10 @@ pub(crate) fn compose<'a>(
     let soa = soa.ok_or_else(no_soa)?;
     let denial_ttl_s = denial_ttl_s(old_soa.ttl_s(), &soa);
     let mut at_apex = made_at_apex(params, denial_ttl_s);
+    if params.zonemd {
+        let (ttl_s, rdatas) = (old_soa.ttl_s(), vec![zonemd::placeholder(serial)]);
+        at_apex.push(Made { rtype: Rtype::ZONEMD, ttl_s, rdatas });
+    }
     let types: Vec<Rtype> = at_apex.iter().map(|made| made.rtype).collect();
     let zone = &admitted.records;
     let (mut nsec, nsec3) = match params.policy.denial {
@@ -155,6 +163,7 @@ struct Composer<'a> {
     zone: Vec<Missing>,
     dnskey: Vec<Missing>,
     cds: Vec<(Rtype, Missing)>,
+    zonemd: Vec<Missing>,
     reused: usize,
 }
 
@@ -169,6 +178,7 @@ impl<'a> Composer<'a> {
             zone: Vec::new(),
             dnskey: Vec::new(),
             cds: Vec::new(),
+            zonemd: Vec::new(),
             reused: 0,
         }
     }
@@ -216,6 +226,12 @@ impl<'a> Composer<'a> {
         made: &Made,
     ) -> Result<(), PackedError> {
         let rdatas = made.rdatas.iter().map(Vec::as_slice);
+        if made.rtype == Rtype::ZONEMD {
+            // Its digest is not known yet, and never that of another version.
+            let missing = |signer| Missing { rrset: self.rrsets, signer };
+            self.zonemd = (0..self.signers.zone.len()).map(missing).collect();
+            return self.rrset(before, owner, (made.rtype, made.ttl_s), rdatas, false);
+        }
         self.rrset(before, owner, (made.rtype, made.ttl_s), rdatas, true)
     }
 
@@ -259,6 +275,7 @@ impl<'a> Composer<'a> {
             zone: self.zone,
             dnskey: self.dnskey,
             cds: self.cds,
+            zonemd: self.zonemd,
             reused: self.reused,
         })
     }

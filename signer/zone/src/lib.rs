@@ -4,8 +4,11 @@
 //! The path of one zone is a chain of types, each made from the one before by one function:
 //!
 //! ```text
-//! Receiver ─finish─► ReceivedZone ─admit─► AdmittedZone ─plan─► PlannedZone ─assemble─► SignedZone ─verify─► VerifiedZone
+//! Receiver ─finish─► ReceivedZone ─admit─► AdmittedZone ─plan─► PlannedZone ─assemble─► AssembledZone ─finish─► SignedZone ─verify─► VerifiedZone
 //! ```
+//!
+//! Signing has two rounds: a ZONEMD record digests every other record and signature, so it is signed
+//! after all of them (`AssembledZone`).
 
 pub mod admit;
 pub mod admitted;
@@ -36,10 +39,11 @@ pub(crate) mod terms;
 pub(crate) mod testing;
 pub mod verify;
 pub(crate) mod window;
+pub mod zonemd;
 
-pub use admit::{AdmissionParams, BeyondWindow, IncomingDnssec, admit};
+pub use admit::{AdmissionParams, BeyondWindow, IncomingDnssec, IncomingZonemd, admit};
 pub use admitted::AdmittedZone;
-pub use assemble::{AssembleError, Signatures};
+pub use assemble::{AssembleError, AssembledZone, Signatures};
 pub use cds::{CdsError, CdsSet};
 pub use name::Name;
 pub use packed::{Node, Packed, Rrset};

@@ -43,6 +43,8 @@ pub struct ZoneParams {
     pub keep_dnskey: bool,
     /// What it says to its parent, if anything.
     pub cds: Option<CdsSet>,
+    /// Whether it carries a digest of itself (RFC 8976).
+    pub zonemd: bool,
 }
 
 impl ZoneParams {

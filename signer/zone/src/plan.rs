@@ -153,6 +153,7 @@ pub struct PlannedZone {
     pub(crate) zone: Vec<Missing>,
     pub(crate) dnskey: Vec<Missing>,
     pub(crate) cds: Vec<Missing>,
+    pub(crate) zonemd: Vec<Missing>,
     dnskey_orders: Vec<DnskeyOrder>,
     cds_orders: Vec<CdsOrder>,
     reused: usize,
@@ -183,7 +184,7 @@ fn plan_over(
     let signers = signers(params);
     let terms = Terms::new(params, now_s);
     let before = Previous::new(previous, &params.apex, terms, now_s);
-    let Composed { records, zone, dnskey, cds, reused } =
+    let Composed { records, zone, dnskey, cds, zonemd, reused } =
         compose(admitted, before, params, &signers, serial)?;
     Ok(PlannedZone {
         apex: params.apex.clone(),
@@ -196,6 +197,7 @@ fn plan_over(
         zone,
         dnskey,
         cds: cds.into_iter().map(|(_, missing)| missing).collect(),
+        zonemd,
         reused,
     })
 }
@@ -315,9 +317,9 @@ impl PlannedZone {
         &self.cds_orders
     }
 
-    /// How many signatures [`tasks`](Self::tasks) asks for.
+    /// How many signatures are to be made in all, those over ZONEMD included.
     pub fn missing(&self) -> usize {
-        self.zone.len()
+        self.zone.len() + self.dnskey.len() + self.cds.len() + self.zonemd.len()
     }
 
     /// How many signatures are kept.

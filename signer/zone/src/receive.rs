@@ -147,6 +147,10 @@ impl Arena {
         &self.bytes[record.rdata..record.rdata + usize::from(record.rdata_len)]
     }
 
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
     pub(crate) fn take_records(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.records)
     }

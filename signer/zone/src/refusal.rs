@@ -132,6 +132,35 @@ pub enum Fault {
         /// TTLs beyond what is allowed.
         others: usize,
     },
+    /// No ZONEMD that can be checked, and one is required.
+    #[error(
+        "the primary sent none of scheme SIMPLE with SHA-384 or SHA-512, and `incoming_zonemd` is \"require\". Have the primary make one, or set \"check\""
+    )]
+    ZonemdAbsent,
+    /// The zone is not the one that was digested.
+    #[error(
+        "the {hash} digest of the zone as it came is another: it was damaged on the way, or at the primary"
+    )]
+    ZonemdDiffers {
+        /// The hash.
+        hash: &'static str,
+    },
+    /// A ZONEMD of another version (RFC 8976 §4).
+    #[error(
+        "its serial is {found}, that of the SOA {expected}: it is the digest of another version"
+    )]
+    ZonemdSerial {
+        /// In the ZONEMD.
+        found: u32,
+        /// In the SOA.
+        expected: u32,
+    },
+    /// Two digests of one kind (RFC 8976 §4).
+    #[error("two records with SIMPLE and {hash}, of which neither counts (RFC 8976 §4); keep one")]
+    ZonemdTwice {
+        /// The hash.
+        hash: &'static str,
+    },
     /// More than a DNS message can carry.
     #[error("the RRset takes {found} octets in a message; at most {max} can be served or signed")]
     RrsetTooLarge {

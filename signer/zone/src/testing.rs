@@ -3,7 +3,7 @@
 use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole, PublicKey, SigningPolicy};
 
-use crate::admit::{AdmissionParams, BeyondWindow, IncomingDnssec, admit};
+use crate::admit::{AdmissionParams, BeyondWindow, IncomingDnssec, IncomingZonemd, admit};
 use crate::admitted::AdmittedZone;
 use crate::name::tests::wire;
 use crate::params::{ZoneKey, ZoneParams};
@@ -21,6 +21,7 @@ pub(crate) const STRIP: AdmissionParams = AdmissionParams {
     ttl_max_s: 86_400,
     expire_max_s: 7 * 86_400,
     beyond: BeyondWindow::Refuse,
+    zonemd: IncomingZonemd::Ignore,
 };
 
 /// SOA RDATA with a minimum of 900 seconds.
@@ -92,5 +93,6 @@ pub(crate) fn params(denial: Denial) -> ZoneParams {
         dnskey_until: None,
         keep_dnskey: false,
         cds: None,
+        zonemd: false,
     }
 }

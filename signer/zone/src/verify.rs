@@ -4,8 +4,8 @@
 //! It checks, in this order: that the zone holds exactly what was admitted, values that signatures
 //! might not outlive capped at the policy's bounds; that the DNSKEY RRset
 //! is exactly the keys to be published, CDS and CDNSKEY exactly what was approved; that the chain of
-//! denial is closed and complete; and, on several threads, every signature of every RRset against that DNSKEY RRset. One fault anywhere
-//! fails the whole.
+//! denial is closed and complete; on several threads, every signature of every RRset against that DNSKEY
+//! RRset; and that ZONEMD, where the zone is to have one, is its digest. One fault anywhere fails the whole.
 //!
 //! Nothing here is shared with the code that signs but the data itself ([`Packed`], [`Rtype`]):
 //! names, canonical form, cuts, hashes and bitmaps are worked out anew, so that one mistake is not
@@ -21,6 +21,7 @@ mod keys;
 mod names;
 mod signatures;
 mod walk;
+mod zonemd;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -164,6 +165,7 @@ pub fn verify(
         serial,
         ttl_max_s: params.policy.ttl_max_s,
         expire_max_s: params.policy.refresh_s,
+        zonemd: params.zonemd,
     };
     content::check(&records, &expected)?;
     if params.policy.serial == SerialPolicy::Keep && serial != admitted.serial() {
@@ -181,6 +183,7 @@ pub fn verify(
     let times = times(params, now_s);
     let rules = Rules { apex: name, keys: &keys, times: Some(times) };
     let tally = signatures::check(&records, &rules, threads)?;
+    zonemd::check(&records, name, serial, params.zonemd)?;
     let digest = root(&apex, serial, records.pages().iter().map(|page| page.as_bytes()));
     Ok(VerifiedZone { apex, serial, records, tally, digest })
 }
@@ -213,6 +216,7 @@ pub fn re_verify(zone: &VerifiedZone, now_s: u64, threads: NonZeroUsize) -> Resu
     cds::check_places(records, apex)?;
     denial::check(records, apex, denial::Kind::shown_by(records, apex))?;
     signatures::check(records, &Rules { apex, keys: &keys, times: None }, threads)?;
+    zonemd::check(records, apex, zone.serial, zonemd::is_there(records, apex))?;
     // How long a signature may last is the policy's say, which may have changed since.
     let times = Times { now_s, zone: Limit::NONE, dnskey: Limit::NONE, cds: Limit::NONE };
     signatures::check_all_times(records, times)

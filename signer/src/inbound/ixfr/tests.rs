@@ -1,4 +1,3 @@
-use countersign_zone::admit::BeyondWindow;
 use countersign_zone::{
     AdmissionParams, AdmittedZone, Packed, ReceivedZone, Receiver, Refusal, Rtype, admit,
 };
@@ -53,10 +52,7 @@ fn admitted_of(received: ReceivedZone) -> AdmittedZone {
 }
 
 fn judged(received: ReceivedZone) -> Result<AdmittedZone, Refusal> {
-    let (ttl_max_s, expire_max_s) = (86_400, 1 << 30);
-    let (dnssec, beyond) = (IncomingDnssec::Strip, BeyondWindow::Refuse);
-    let params = AdmissionParams { dnssec, ttl_max_s, expire_max_s, beyond };
-    admit(received, &params)
+    admit(received, &AdmissionParams { ttl_max_s: 86_400, ..AdmissionParams::UNBOUNDED })
 }
 
 fn message(qname: Option<&str>, flags: u16, records: &[Rr]) -> Vec<u8> {

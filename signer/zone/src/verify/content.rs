@@ -21,6 +21,8 @@ pub(super) struct Expected<'a> {
     pub(super) ttl_max_s: u32,
     /// Highest SOA expire.
     pub(super) expire_max_s: u32,
+    /// Whether the signer makes a ZONEMD.
+    pub(super) zonemd: bool,
 }
 
 /// Owners are names, inside the zone, and strictly ascend in canonical order. Everything else
@@ -72,8 +74,10 @@ fn check_node(
 ) -> Result<(), Failure> {
     let signed = visit.node;
     let at_apex = signed.owner().eq_ignore_ascii_case(expected.apex);
-    let mut ours =
-        signed.rrsets().filter(|rrset| !is_made_by_signer(rrset.rtype(), at_apex)).peekable();
+    let mut ours = signed
+        .rrsets()
+        .filter(|rrset| !is_made_by_signer(rrset.rtype(), at_apex, expected))
+        .peekable();
     for theirs in admitted.iter().flat_map(|node| node.rrsets()) {
         let place = Place::new(theirs.owner(), theirs.rtype());
         match ours.next() {
@@ -96,10 +100,11 @@ fn check_node(
 
 /// Types that stand in a signed zone without having been admitted. Other checks say where each
 /// may be and what it must hold.
-fn is_made_by_signer(rtype: Rtype, at_apex: bool) -> bool {
+fn is_made_by_signer(rtype: Rtype, at_apex: bool, expected: &Expected<'_>) -> bool {
     match rtype {
         Rtype::NSEC | Rtype::NSEC3 => true,
         Rtype::DNSKEY | Rtype::NSEC3PARAM | Rtype::CDS | Rtype::CDNSKEY => at_apex,
+        Rtype::ZONEMD => at_apex && expected.zonemd,
         _ => false,
     }
 }

@@ -319,6 +319,16 @@ pub enum Failure {
         until_s: u64,
     },
 
+    // ---- The digest of the zone.
+    /// The ZONEMD RRset at the apex is not what it should be.
+    #[error("{place}: {problem} (RFC 8976 §4)")]
+    WrongZonemd {
+        /// The ZONEMD RRset.
+        place: Place,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+
     // ---- Denial of existence.
     /// A name without its NSEC or NSEC3 record.
     #[error("{owner} has no {kind} record")]

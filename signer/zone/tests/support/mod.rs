@@ -15,8 +15,9 @@ use countersign_policy::key::FLAG_REVOKE;
 use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole, SigningPolicy, ZoneName};
 use countersign_zone::{
-    AdmissionParams, AdmittedZone, BeyondWindow, Bounds, IncomingDnssec, PlannedZone, Receiver,
-    Signatures, SignedZone, VerifiedZone, ZoneKey, ZoneParams, admit, plan, verify,
+    AdmissionParams, AdmittedZone, BeyondWindow, Bounds, IncomingDnssec, IncomingZonemd,
+    PlannedZone, Receiver, Signatures, SignedZone, VerifiedZone, ZoneKey, ZoneParams, admit, plan,
+    verify,
 };
 
 use keys::SoftKey;
@@ -104,7 +105,9 @@ impl Setup {
             .iter()
             .map(|order| key(order.signer).sign(&oracle::cds_octets(&self.params, order)))
             .collect();
-        planned.assemble(Signatures { zone, dnskey, cds }).expect("assembled")
+        let assembled = planned.assemble(Signatures { zone, dnskey, cds }).expect("assembled");
+        let zonemd = assembled.tasks().iter().map(|task| key(task.key).sign(&task.tbs)).collect();
+        assembled.finish(zonemd).expect("assembled")
     }
 
     /// Plans, signs and verifies.
@@ -139,6 +142,7 @@ fn params(algorithm: Algorithm, split: KeySplit, denial: Denial, keys: &[SoftKey
         dnskey_until: None,
         keep_dnskey: false,
         cds: None,
+        zonemd: false,
     }
 }
 
@@ -179,4 +183,5 @@ pub const ADMISSION: AdmissionParams = AdmissionParams {
     ttl_max_s: 86_400,
     expire_max_s: 7 * 86_400,
     beyond: BeyondWindow::Refuse,
+    zonemd: IncomingZonemd::Ignore,
 };

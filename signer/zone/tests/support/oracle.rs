@@ -222,6 +222,11 @@ pub fn ldns_verifies(file: &Path) {
     run(Command::new("ldns-verify-zone").arg("-V1").arg(file), "ldnsutils", file);
 }
 
+/// The same, and it has a ZONEMD that is right and signed.
+pub fn ldns_requires_zonemd(file: &Path) {
+    run(Command::new("ldns-verify-zone").args(["-V1", "-ZZ"]).arg(file), "ldnsutils", file);
+}
+
 /// BIND's `dnssec-verify` accepts the zone in `file`.
 pub fn bind_verifies(file: &Path, params: &ZoneParams) {
     let mut command = Command::new("dnssec-verify");
