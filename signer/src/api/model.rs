@@ -150,6 +150,10 @@ pub struct ZoneDetail {
     pub records: Option<u64>,
     /// Signatures of the version that is up.
     pub signatures: Option<u64>,
+    /// What is to be known of the version that is up and is no alarm: values that went out capped, a
+    /// ZONEMD that was not made.
+    #[serde(default)]
+    pub remarks: Vec<String>,
 }
 
 /// `GET /v1/keys`.

@@ -157,7 +157,9 @@ async fn zone(State(state): Shared, Path(text): Path<String>) -> Answer<Json<Zon
     let live = state.live.load();
     let configured = live.config.zones.get(&name);
     let counts = state.catalogue.current(&name).map(|version| version.records().counts());
+    let remarks = status.versions.first().map(|up| up.remarks.clone()).unwrap_or_default();
     Ok(Json(ZoneDetail {
+        remarks: [remarks.data, remarks.signing].concat(),
         summary: summary(&name, &status, now_s()),
         policy: status.policy,
         primaries: configured.map(|zone| zone.primaries.clone()).unwrap_or_default(),

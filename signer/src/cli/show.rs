@@ -95,6 +95,9 @@ pub(super) fn zone(detail: &ZoneDetail, out: Out<'_>) -> Result<()> {
     if let Some(frozen) = &zone.frozen {
         rows.add_row(["frozen", &format!("by {} since {}", frozen.by, Civil::of(frozen.since_s))]);
     }
+    if !detail.remarks.is_empty() {
+        rows.add_row(["remarks", &detail.remarks.join("\n")]);
+    }
     writeln!(out, "{rows}")?;
     kept(zone.held.as_ref(), zone.waiting.as_ref(), out)?;
     alarms(&zone.zone, &zone.alarms, out)

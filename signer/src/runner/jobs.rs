@@ -21,7 +21,7 @@ use super::status::Progress;
 use super::{Context, Treatment, ZoneSettings, fetch};
 use crate::clock::now_s;
 use crate::config::Guard;
-use crate::store::{Source, serial_is_higher};
+use crate::store::{Remarks, Source, serial_is_higher};
 
 /// How a piece of work ended.
 pub(super) enum Outcome {
@@ -81,6 +81,8 @@ pub(super) struct Signed {
     pub withheld: Option<Failure>,
     /// Whether admission left its data as it came.
     pub exact: bool,
+    /// What is to be known of it.
+    pub remarks: Remarks,
     /// The data, where it is new.
     pub new: Option<NewData>,
 }
@@ -306,6 +308,7 @@ impl SignJob {
         new: Option<NewData>,
     ) -> Outcome {
         let (incoming_serial, exact) = (admitted.serial(), admitted.is_exact());
+        let remarks = remarks(&admitted, &signing);
         match self.steps(admitted, &signing, why).await {
             Ok(Made { version, saying, withheld }) => Outcome::Signed(Box::new(Signed {
                 version,
@@ -314,6 +317,7 @@ impl SignJob {
                 saying,
                 withheld,
                 exact,
+                remarks,
                 new,
             })),
             Err(failure) if why == Why::Cds && failure.kind == FailureKind::Cds => {
@@ -523,4 +527,15 @@ fn log_notes(notes: &Notes) {
             tracing::warn!(%capped, "capped");
         }
     }
+}
+
+/// What people should know of a version, though nothing is wrong with it.
+fn remarks(admitted: &AdmittedZone, signing: &Signing) -> Remarks {
+    let notes = admitted.notes();
+    let mut data: Vec<String> = notes.capped_first.iter().map(ToString::to_string).collect();
+    if notes.capped > data.len() {
+        data.push(format!("{} more values go out capped", notes.capped - data.len()));
+    }
+    let records = admitted.records().counts().records;
+    Remarks { data, signing: signing.why_no_zonemd(records).into_iter().collect() }
 }

@@ -86,6 +86,14 @@ impl Signing {
         self.zonemd_records_max.is_some_and(|max| records <= max)
     }
 
+    /// Why a zone of so many records carries none, though it is to.
+    pub fn why_no_zonemd(&self, records: usize) -> Option<String> {
+        let max = self.zonemd_records_max.filter(|_| !self.makes_zonemd(records))?;
+        Some(format!(
+            "no ZONEMD is made: the zone has {records} records, and `limits.zonemd_records_max` is {max}"
+        ))
+    }
+
     pub fn summary(&self) -> Params {
         let ending = |ends_s: u64| Ending {
             ends_s,

@@ -472,7 +472,8 @@ impl ZoneTask {
     /// Stores a verified version, then puts it up. In this order: what was ever up is there
     /// after a restart.
     async fn publish(&mut self, signed: Signed) -> Event {
-        let Signed { version, incoming_serial, signing, saying, withheld, exact, new } = signed;
+        let Signed { version, incoming_serial, signing, saying, withheld, exact, remarks, new } =
+            signed;
         if let Some(frozen) = &self.frozen {
             tracing::warn!(by = frozen.by, "a version is ready, and dropped: the zone is frozen");
             let reason = format!("the zone is frozen by {}; it goes out after the thaw", frozen.by);
@@ -485,7 +486,9 @@ impl ZoneTask {
         let now_s = now_s();
         let version = Arc::new(version);
         let up = signing.up(&version, incoming_serial, saying, now_s);
-        let meta = self.meta(new.as_ref(), exact, &up, now_s);
+        let mut meta = self.meta(new.as_ref(), exact, &up, now_s);
+        meta.remarks.data.extend(remarks.data);
+        meta.remarks.signing = remarks.signing;
         let record = match self.save(version.clone(), meta).await {
             Ok(record) => record,
             Err(failure) => return self.try_later(failure, new).await,
@@ -529,6 +532,7 @@ impl ZoneTask {
             exact: exact && new.map_or_else(|| before.is_some_and(|b| b.exact), |new| new.exact),
             source: new.map_or_else(|| before?.source.clone(), |new| Some(new.source.clone())),
             released: new.map_or_else(|| before?.released.clone(), |new| new.released.clone()),
+            remarks: before.map(|before| before.remarks.clone()).unwrap_or_default(),
             incoming_serial: up.incoming_serial,
             params: up.params,
             refresh_at_s: up.refresh_at_s,

@@ -37,7 +37,7 @@ use countersign_zone::verify::VerifiedZone;
 pub use data::Records;
 use files::{Step, ZoneFolder};
 pub use kept::Slot;
-pub use v1::{Decision, Frozen, Kept, Record, Source};
+pub use v1::{Decision, Frozen, Kept, Record, Remarks, Source};
 
 /// All zones' folders, and the lock on them.
 #[derive(Debug)]
@@ -149,6 +149,8 @@ pub struct Meta {
     pub source: Option<Source>,
     /// Who let it out, where it was held.
     pub released: Option<Decision>,
+    /// What is to be known of it.
+    pub remarks: Remarks,
     /// The primary's serial of its data.
     pub incoming_serial: u32,
     /// Digest of the policy and keys that it was signed under.
@@ -260,6 +262,7 @@ impl Store {
             exact: meta.exact,
             source: meta.source,
             released: meta.released,
+            remarks: meta.remarks,
         };
         let new_data = meta.new_data;
         self.save_bytes(version.apex(), state, &record, new_data, &bytes, &mut |_| Ok(()))?;

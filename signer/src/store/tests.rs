@@ -50,6 +50,7 @@ fn save(
         exact: true,
         source: Some(Source::Primary),
         released: None,
+        remarks: Remarks::default(),
     };
     store.save_bytes(&zone(), state, &record, true, &bytes, at)
 }

@@ -55,6 +55,19 @@ pub struct Record {
     /// Who let it out, where it was held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Decision>,
+    /// What differs from what its source, or the configuration, asks for.
+    #[serde(default)]
+    pub remarks: Remarks,
+}
+
+/// What is to be known of a version and is no alarm.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remarks {
+    /// Of its data: stays with it when it is signed again.
+    pub data: Vec<String>,
+    /// Of how this version was signed.
+    pub signing: Vec<String>,
 }
 
 /// Where a zone's data came from.
