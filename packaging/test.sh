@@ -28,7 +28,7 @@ needs named:bind9 dig:bind9-dnsutils dnssec-verify:bind9-utils nsd:nsd \
   openssl:openssl setpriv:util-linux mount:mount shellcheck:shellcheck c++:g++ \
   unshare:util-linux ssh-keygen:openssh-client python3:python3 \
   ods-enforcerd:opendnssec-enforcer-sqlite3 ods-signerd:opendnssec-signer sqlite3:sqlite3 \
-  knotd:knot pdns_server:pdns-server \
+  knotd:knot kdig:knot-dnsutils drill:ldnsutils pdns_server:pdns-server \
   /usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql:pdns-backend-sqlite3
 [ "$(id -u)" -eq 0 ] || say "NOTE: not root: keeper and daemon are one user in these tests."
 # rustup's minimal profile leaves these out.

@@ -1,4 +1,5 @@
-//! BIND and NSD with TSIG over TCP in clear, as those set it up who have no certificates.
+//! BIND and NSD with TSIG, as those set it up whose other end has no client certificate: over TCP in
+//! clear, or over TLS with a certificate of the server alone.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +7,7 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use crate::bind::{OPTIONS, named};
+use crate::pki::Identity;
 use crate::process::Process;
 use crate::scratch::{Scratch, write};
 use crate::tools::daemon;
@@ -29,14 +31,27 @@ fn bind_key(key: &Key) -> String {
     format!("key \"{}\" {{ algorithm {ALGORITHM}; secret \"{}\"; }};\n", key.name, key.secret)
 }
 
-/// BIND as a hidden primary; its messages are small, so that a transfer has many.
-pub fn bind_primary(scratch: &Scratch, spec: &PrimarySpec<'_>) -> Result<Server> {
+/// BIND as a hidden primary; its messages are small, so that a transfer has many. With a certificate it
+/// serves over TLS too, at the second port, and asks for none.
+pub fn bind_primary(
+    scratch: &Scratch,
+    spec: &PrimarySpec<'_>,
+    tls: Option<(&Identity, u16)>,
+) -> Result<Server> {
     let dir = scratch.dir(spec.name, User::Harness, 0o755)?;
     let (port, zone_file) = (ports::free()?, dir.join("zone"));
+    let (tls, with_tls) = tls.map_or_else(Default::default, |(identity, port)| {
+        let tls = format!(
+            "tls srv {{ cert-file \"{}\"; key-file \"{}\"; protocols {{ TLSv1.3; }}; }};\n",
+            identity.cert.display(),
+            identity.key.display()
+        );
+        (tls, format!("listen-on port {port} tls srv {{ 127.0.0.1; }};"))
+    });
     write(&zone_file, spec.content, User::Harness, 0o644)?;
     let conf = format!(
-        r#"{key}options {{ {OPTIONS} directory "{dir}"; listen-on port {port} {{ 127.0.0.1; }};
-  transfer-message-size 512; allow-transfer {{ key "{name}"; }};
+        r#"{key}{tls}options {{ {OPTIONS} directory "{dir}"; listen-on port {port} {{ 127.0.0.1; }};
+  {with_tls} transfer-message-size 512; allow-transfer {{ key "{name}"; }};
   notify explicit; also-notify {{ 127.0.0.1 port {notify} key "{name}"; }}; }};
 controls {{ }};
 zone "{zone}" {{ type primary; file "{file}"; }};

@@ -28,6 +28,7 @@ pub enum Meddling {
     Unsign(usize),
 }
 
+const TYPE_IXFR: u16 = 251;
 const TYPE_AXFR: u16 = 252;
 /// Nobody is waited for longer, so that no thread stays.
 const IDLE_MAX: Duration = Duration::from_secs(30);
@@ -114,7 +115,8 @@ fn relay(client: &TcpStream, state: &Arc<State>) -> Result<()> {
     };
     let (mut from, mut to) = (client, &server);
     while let Ok(query) = message(&mut from) {
-        transfer.store(qtype(&query) == Some(TYPE_AXFR), Ordering::SeqCst);
+        let is_transfer = matches!(qtype(&query), Some(TYPE_IXFR | TYPE_AXFR));
+        transfer.store(is_transfer, Ordering::SeqCst);
         send(&mut to, &query)?;
     }
     let _ = server.shutdown(Shutdown::Both);

@@ -12,6 +12,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dig", "bind9-dnsutils"),
     ("dnssec-dsfromkey", "bind9-utils"),
     ("dnssec-verify", "bind9-utils"),
+    ("drill", "ldnsutils"),
+    ("kdig", "knot-dnsutils"),
     ("knotd", "knot"),
     ("ldns-verify-zone", "ldnsutils"),
     ("mount", "mount"),

@@ -11,6 +11,7 @@ use softhsm_tests::scratch::{self, Scratch};
 use softhsm_tests::story;
 use softhsm_tests::token::TokenStore;
 use softhsm_tests::tools::{run, softhsm_module};
+use softhsm_tests::tsig::Key;
 use softhsm_tests::users::{User, command, shared_group};
 use softhsm_tests::wait::{SOON, until};
 
@@ -43,6 +44,9 @@ fn the_readmes_daemon_configuration_is_taken() {
         put(&mut conf, &format!("{tls}signer.pem"), &signer.cert.display().to_string())?;
         put(&mut conf, &format!("{tls}signer.key"), &signer.key.display().to_string())?;
         put(&mut conf, &format!("{tls}ca.pem"), &authority.ca.display().to_string())?;
+        let secret = Key::new("readme.")?.secret_file(scratch, User::Daemon)?;
+        let readme = "/etc/countersign/tsig/ns2.secret";
+        put(&mut conf, readme, &secret.display().to_string())?;
         let path = scratch.file("daemon.toml", &conf, User::Daemon, 0o600)?;
         let mut check = command(User::Daemon, &binaries()?.cli)?;
         let output = run(check.args(["config", "check"]).arg(&path))?;

@@ -284,8 +284,14 @@ impl Xot {
                 self.desk.refuse(conversation, &mut query, rcode::REFUSED).await?;
                 Ok(true)
             }
+            // Without a certificate each query has to prove itself.
+            Err(error @ (Unproven::Nothing | Unproven::NoCertificate(_))) => {
+                tracing::info!(%from, %error, "query refused");
+                self.desk.refuse(conversation, &mut query, rcode::REFUSED).await?;
+                Ok(false)
+            }
             Err(error) => {
-                tracing::info!(%from, %error, "connection ended: it is a listed peer's no more");
+                tracing::info!(%from, %error, "connection ended: it is no listed peer's any more");
                 Ok(false)
             }
         }

@@ -7,6 +7,7 @@ use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy
 use countersign_policy::{Algorithm, KeyRole, PublicKey, SigningPolicy, ZoneName};
 
 pub mod texts;
+pub mod tsig;
 
 /// The keeper's clock in the targets.
 pub const NOW_S: u64 = 1_795_000_000;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use countersign_fuzz::{APEX, BOUND_CHILD, apex, judge, texts, well_aimed, zsk};
+use countersign_fuzz::{APEX, BOUND_CHILD, apex, judge, texts, tsig, well_aimed, zsk};
 use countersign_hsm::frame;
 use countersign_hsm::protocol::{LedgerRequest, PROTOCOL_VERSION, Request};
 use countersign_policy::ledger::CdsType;
@@ -34,6 +34,9 @@ fn main() {
     write("transfer_framing", "two-messages", &framed(&[&opening, &closing]));
     write("transfer_framing", "stops", &framed(&[&opening]));
     write("stored_zone", "page", &page());
+    for (seed, octets) in tsig::seeds() {
+        write("tsig", seed, &octets);
+    }
     for (seed, text) in texts::seeds() {
         write("statement", &seed, text.as_bytes());
     }
