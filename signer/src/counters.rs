@@ -45,12 +45,18 @@ counters! {
     soa_checks;
     /// Zones fetched whole from a primary
     transfers_in;
+    /// Of these, those that came as differences (IXFR)
+    transfers_in_ixfr;
+    /// Times that differences were asked for, and the whole zone was asked for instead
+    ixfr_fallbacks;
     /// Fetches that failed or were refused
     transfers_in_failed;
     /// Octets received in transfers
     transfer_bytes_in;
     /// Transfers that a secondary got whole
     transfers_out;
+    /// Of these, those that went as differences (IXFR)
+    transfers_out_ixfr;
     /// Transfers to a secondary that broke off
     transfers_out_failed;
     /// Transfers refused: not a secondary of the zone, or asked for in clear
@@ -89,7 +95,7 @@ mod tests {
         counters.transfers_in.add(3);
         let mut seen = Vec::new();
         counters.each(|name, help, value| seen.push((name, help, value)));
-        assert_eq!(seen.len(), 18);
+        assert_eq!(seen.len(), 21);
         assert!(seen.contains(&("transfers_in", "Zones fetched whole from a primary", 3)));
         assert!(seen.iter().all(|(_, help, _)| !help.is_empty()));
     }

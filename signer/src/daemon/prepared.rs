@@ -122,6 +122,7 @@ fn zones(
             total: Duration::from_secs(limits.transfer_s_max),
             ..inbound::Limits::default()
         },
+        manners: Arc::default(),
     };
     let mut zones = BTreeMap::new();
     for (zone, settings) in &config.zones {

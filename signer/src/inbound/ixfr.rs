@@ -19,14 +19,15 @@ use countersign_zone::difference::patch::is_left_out;
 use countersign_zone::difference::{Base, Mismatch, Patch};
 use tokio::time::Instant;
 
+use super::TransferError;
 use super::assembly::{
     AnswerError, Assembled, Assembly, Query, Step, is_soa_of, same_soa, serial_of,
 };
 use crate::peers::PeerName;
 use crate::wire::framing::Deframer;
 use crate::wire::{
-    CLASS_IN, Flags, Header, MESSAGE_BYTES_MAX, Message, MessageWriter, OPCODE_QUERY, Overflow,
-    Record, newer, rcode, types,
+    CLASS_IN, Flags, Header, MESSAGE_BYTES_MAX, Message, MessageWriter, OPCODE_QUERY, Record,
+    newer, rcode, types,
 };
 
 /// A primary that has said that it does not give IXFR is asked for the whole zone at once for this
@@ -68,18 +69,15 @@ pub enum IxfrError {
         /// Ours.
         have: u32,
     },
+    /// There is no SOA to ask with.
+    #[error("what is here has no SOA")]
+    NoBase,
     /// They do not fit what is here.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
 }
 
 impl IxfrError {
-    /// Whether the primary has said no, in a message that was the whole of its answer: the connection
-    /// can serve for AXFR.
-    pub(super) fn is_no(&self) -> bool {
-        matches!(self, Self::Answer(AnswerError::Rcode { .. }))
-    }
-
     /// Whether it does not do IXFR, or not for us.
     fn is_lasting(&self) -> bool {
         let Self::Answer(AnswerError::Rcode { rcode }) = self else { return false };
@@ -320,12 +318,13 @@ pub fn assemble_differences(
 }
 
 /// The query: the zone, and in its authority section the SOA of what is here (RFC 1995 §3).
-pub(super) fn query(id: u16, zone: &ZoneName, soa: &[u8]) -> Result<Vec<u8>, Overflow> {
+/// `None` where there is none, which is in no zone.
+pub(super) fn query(id: u16, zone: &ZoneName, base: &Base) -> Option<Vec<u8>> {
     let header = Header { id, flags: Flags::request(OPCODE_QUERY, 0) };
     let mut writer = MessageWriter::new(header, MESSAGE_BYTES_MAX);
-    writer.question(zone.as_wire(), types::IXFR, CLASS_IN)?;
-    writer.authority(zone.as_wire(), types::SOA, CLASS_IN, 0, soa)?;
-    Ok(writer.finish())
+    writer.question(zone.as_wire(), types::IXFR, CLASS_IN).ok()?;
+    writer.authority(zone.as_wire(), types::SOA, CLASS_IN, 0, &base.soa()?).ok()?;
+    Some(writer.finish())
 }
 
 /// Which primaries do not give IXFR.
@@ -349,7 +348,8 @@ impl Manners {
     }
 
     /// What came of asking it.
-    pub(super) fn learn(&self, peer: &PeerName, error: &IxfrError) {
+    pub(super) fn learn(&self, peer: &PeerName, error: &TransferError) {
+        let TransferError::Differences(error) = error else { return };
         if !error.is_lasting() {
             return;
         }

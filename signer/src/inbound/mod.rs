@@ -1,6 +1,6 @@
-//! Zones in: AXFR from a primary over TLS (RFC 9103, RFC 5936), or over TCP with TSIG (RFC 8945).
+//! Zones in: AXFR and IXFR from a primary over TLS (RFC 9103, RFC 5936), or over TCP with TSIG (RFC 8945).
 //!
-//! One connection: handshake, SOA (is there anything newer?), AXFR. The primary must prove the
+//! One connection: handshake, SOA (is there anything newer?), IXFR or AXFR. The primary must prove the
 //! identity under which it is listed, by its certificate, or by signing each answer, or both. [`Assembly`] is the pure part, messages in and a zone out;
 //! what is around it bounds time: connecting, the handshake, each wait, the rate, the whole.
 //! How much a zone may hold is bounded by the zone core's `Bounds`, and as a message without a
@@ -20,7 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_policy::ZoneName;
-use countersign_zone::{Bounds, ReceivedZone};
+use countersign_zone::difference::Base;
+use countersign_zone::{Bounds, IncomingDnssec, ReceivedZone};
 use rustls_pki_types::{InvalidDnsNameError, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -145,7 +146,20 @@ pub enum Fetched {
         serial: u32,
         /// Octets of the whole exchange, as they came out of TLS.
         bytes: u64,
+        /// Whether it came as differences to what was here.
+        differences: bool,
     },
+}
+
+/// What a primary is asked for differences with.
+#[derive(Debug, Clone)]
+pub struct Differences<'a> {
+    /// Its data as it is here.
+    pub base: Base,
+    /// What becomes of DNSSEC records.
+    pub dnssec: IncomingDnssec,
+    /// Which primaries have none.
+    pub manners: &'a Manners,
 }
 
 /// Why a zone did not come in. What arrived of it is dropped.
@@ -200,6 +214,9 @@ pub enum TransferError {
     /// The primary's answer is not the transfer asked for.
     #[error(transparent)]
     Answer(#[from] AnswerError),
+    /// Its differences are none that can be applied to what is here.
+    #[error("IXFR: {0}")]
+    Differences(#[from] IxfrError),
     /// The primary's answer is not signed as it should be.
     #[error("TSIG: {0}")]
     Tsig(#[from] tsig::AnswerError),
@@ -208,28 +225,51 @@ pub enum TransferError {
     NoTls,
 }
 
-/// Fetches `zone` from `source` unless it is not newer than `have`. `connector` is for primaries over
-/// TLS.
+/// Fetches `zone` from `source` unless it is not newer than `have`. Differences are asked for where
+/// there is something to apply them to; whatever is odd about them, the whole zone is asked for
+/// (RFC 1995 §4). `connector` is for primaries over TLS.
+#[expect(clippy::too_many_arguments, reason = "what, from where, beyond what, within what")]
 pub async fn fetch(
     connector: Option<&Connector>,
     source: &Source,
     zone: &ZoneName,
     have: Option<u32>,
+    differences: Option<&Differences<'_>>,
     bounds: Bounds,
     limits: &Limits,
     counters: &Counters,
 ) -> Result<Fetched, TransferError> {
     let deadline = Instant::now() + limits.total;
     let exchange = async {
-        let stream = connect(connector, source, limits, counters).await?;
-        let dialogue = Dialogue::new(stream, limits, source.key.as_ref());
-        exchange(dialogue, zone, have, bounds, counters).await
+        let dialogue = || async {
+            let stream = connect(connector, source, limits, counters).await?;
+            Ok::<_, TransferError>(Dialogue::new(stream, limits, source.key.as_ref()))
+        };
+        let asks = |asked: &&Differences<'_>| {
+            have == Some(asked.base.serial()) && asked.manners.gives_differences(&source.peer)
+        };
+        if let Some(differences) = differences.filter(asks) {
+            let mut asked = false;
+            let by = Some((differences, &mut asked));
+            match exchange(dialogue().await?, zone, have, by, bounds, counters).await {
+                // Who knows what is still to come on that connection.
+                Err(error) if asked => {
+                    counters.ixfr_fallbacks.bump();
+                    differences.manners.learn(&source.peer, &error);
+                    let peer = &source.peer;
+                    tracing::info!(%zone, %peer, %error, "no differences; asking for the whole zone");
+                }
+                other => return other,
+            }
+        }
+        exchange(dialogue().await?, zone, have, None, bounds, counters).await
     };
     let fetched =
         timeout_at(deadline, exchange).await.unwrap_or(Err(TransferError::Total(limits.total)));
     match &fetched {
-        Ok(Fetched::Zone { bytes, .. }) => {
+        Ok(Fetched::Zone { bytes, differences, .. }) => {
             counters.transfers_in.bump();
+            counters.transfers_in_ixfr.add(u64::from(*differences));
             counters.transfer_bytes_in.add(*bytes);
         }
         Ok(Fetched::UpToDate { .. }) => {}
@@ -270,11 +310,13 @@ async fn connect(
     Ok(Box::new(stream))
 }
 
-/// SOA, then AXFR. Nothing is made of an answer before it is proven to its end.
+/// SOA, then IXFR or AXFR. Nothing is made of an answer before it is proven to its end. Says whether
+/// it came to asking for differences.
 async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     mut dialogue: Dialogue<'_, S>,
     zone: &ZoneName,
     have: Option<u32>,
+    by: Option<(&Differences<'_>, &mut bool)>,
     bounds: Bounds,
     counters: &Counters,
 ) -> Result<Fetched, TransferError> {
@@ -289,6 +331,10 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
             return Ok(Fetched::UpToDate { serial });
         }
     }
+    if let Some((differences, asked)) = by {
+        *asked = true;
+        return by_differences(dialogue, zone, differences, bounds).await;
+    }
     let id = rand::random();
     dialogue.ask(question(id, zone, types::AXFR)).await?;
     let mut assembly = Assembly::new(zone.clone(), id, bounds);
@@ -300,7 +346,38 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let bytes = dialogue.bytes();
     dialogue.goodbye().await;
-    Ok(Fetched::Zone { zone, serial, bytes })
+    Ok(Fetched::Zone { zone, serial, bytes, differences: false })
+}
+
+/// IXFR. What differences make is worked out once the answer is proven.
+async fn by_differences<S: AsyncRead + AsyncWrite + Unpin>(
+    mut dialogue: Dialogue<'_, S>,
+    zone: &ZoneName,
+    differences: &Differences<'_>,
+    bounds: Bounds,
+) -> Result<Fetched, TransferError> {
+    let Differences { base, dnssec, .. } = differences;
+    let id = rand::random();
+    dialogue.ask(ixfr::query(id, zone, base).ok_or(IxfrError::NoBase)?).await?;
+    let mut assembly = IxfrAssembly::new(base.clone(), id, bounds, *dnssec);
+    while assembly.take(&dialogue.message().await?)? == Step::More {}
+    dialogue.answered().await?;
+    let bytes = dialogue.bytes();
+    dialogue.goodbye().await;
+    match assembly.finish()? {
+        Answered::Differences(patch, serial) => {
+            let made = tokio::task::spawn_blocking(|| patch.finish());
+            let zone = made.await.map_err(io::Error::other)?.map_err(IxfrError::from)?;
+            Ok(Fetched::Zone { zone, serial, bytes, differences: true })
+        }
+        Answered::Whole(Assembled { zone, serial }) => {
+            Ok(Fetched::Zone { zone, serial, bytes, differences: false })
+        }
+        // Its SOA was newer a moment ago.
+        Answered::UpToDate { serial } => {
+            Err(IxfrError::NotNewer { found: serial, have: base.serial() }.into())
+        }
+    }
 }
 
 fn question(id: u16, zone: &ZoneName, qtype: u16) -> Vec<u8> {

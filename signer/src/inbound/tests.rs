@@ -242,7 +242,8 @@ async fn fetch_with(
     };
     let counters = Counters::default();
     let client = pki.connector("signer.test");
-    let fetched = fetch(Some(&client), &source, &zone(), None, BOUNDS, &limits, &counters).await;
+    let fetched =
+        fetch(Some(&client), &source, &zone(), None, None, BOUNDS, &limits, &counters).await;
     assert_eq!(counters.transfers_in_failed.read(), u64::from(fetched.is_err()));
     serve.abort();
     fetched
@@ -283,7 +284,7 @@ async fn a_zone_never_goes_back_behind_its_soa() {
     });
     let (limits, counters) = (Limits::default(), Counters::default());
     let dialogue = Dialogue::new(ours, &limits, None);
-    let found = exchange(dialogue, &zone(), Some(5), BOUNDS, &counters).await;
+    let found = exchange(dialogue, &zone(), Some(5), None, BOUNDS, &counters).await;
     let refused = found.expect_err("older than what is here");
     assert!(refused.to_string().contains("serial 4 is not newer than 5"), "{refused}");
     drop(serve.await);
@@ -381,6 +382,7 @@ async fn nobody_there() {
     let source = Source::new("p".into(), address, rule, "primary.test").expect("source");
     let (limits, counters) = (Limits::default(), Arc::new(Counters::default()));
     let client = pki.connector("signer.test");
-    let refused = fetch(Some(&client), &source, &zone(), None, BOUNDS, &limits, &counters).await;
+    let refused =
+        fetch(Some(&client), &source, &zone(), None, None, BOUNDS, &limits, &counters).await;
     assert!(matches!(refused, Err(TransferError::Connect(_))), "{refused:?}");
 }

@@ -8,8 +8,9 @@ use countersign_policy::ZoneName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
+use super::differences::{self, Step};
 use super::standing::Standing;
-use super::transfer::{Messages, Unsendable, records};
+use super::transfer::{Messages, Unsendable, Wire, records};
 use crate::clock::now_s;
 use crate::counters::Counters;
 use crate::inbound::serial_of;
@@ -52,10 +53,30 @@ enum Broken {
 /// What a transfer query gets.
 enum Verdict {
     Refuse(u8),
-    /// The whole zone.
-    Whole(Arc<Published>),
+    Give(Arc<Published>, Content),
+}
+
+/// What of a version is the answer.
+enum Content {
+    /// All of it.
+    Whole,
+    /// The steps to it from the version that the client has.
+    Steps(Vec<Arc<Step>>),
     /// The client is up to date: the SOA alone (RFC 1995 §2).
-    Current(Arc<Published>),
+    Soa,
+}
+
+impl Content {
+    fn records<'a>(
+        &'a self,
+        version: &'a Published,
+    ) -> Box<dyn Iterator<Item = Wire<'a>> + Send + 'a> {
+        match self {
+            Self::Whole => Box::new(records(version)),
+            Self::Steps(steps) => Box::new(differences::answer(version, steps)),
+            Self::Soa => Box::new(records(version).take(1)),
+        }
+    }
 }
 
 impl Desk {
@@ -108,9 +129,8 @@ impl Desk {
         standing: Standing<'_>,
     ) -> Result<(), StreamEnd> {
         let (from, peer) = (query.from, standing.peer().clone());
-        let (version, whole) = match self.judge(message, &standing) {
-            Verdict::Whole(version) => (version, true),
-            Verdict::Current(version) => (version, false),
+        let (version, content) = match self.judge(message, &standing) {
+            Verdict::Give(version, content) => (version, content),
             Verdict::Refuse(code) => {
                 self.counters().transfers_out_refused.bump();
                 let code_text = rcode::text(code);
@@ -120,21 +140,22 @@ impl Desk {
         };
         let (zone, serial) = (version.apex().clone(), version.serial());
         let since = Instant::now();
-        let count = if whole { usize::MAX } else { 1 };
         let room = query.session.as_ref().map_or(0, Session::record_bytes);
-        let messages = Messages::new(message, records(&version).take(count)).leaving(room);
+        let messages = Messages::new(message, content.records(&version)).leaving(room);
         let sending = self.send(conversation, messages, query.session, standing, &zone);
         let sent =
             timeout(self.transfer, sending).await.unwrap_or(Err(Broken::Deadline(self.transfer)));
         match sent {
-            Ok(octets) if whole => {
+            Ok(_) if matches!(content, Content::Soa) => Ok(()),
+            Ok(octets) => {
                 self.counters().transfers_out.bump();
                 self.counters().transfer_bytes_out.add(octets);
+                let differences = matches!(content, Content::Steps(_));
+                self.counters().transfers_out_ixfr.add(u64::from(differences));
                 let ms = since.elapsed().as_millis();
-                tracing::info!(%zone, serial, %peer, %from, octets, ms, "transfer sent");
+                tracing::info!(%zone, serial, %peer, %from, octets, differences, ms, "transfer sent");
                 Ok(())
             }
-            Ok(_) => Ok(()),
             Err(error) => {
                 self.counters().transfers_out_failed.bump();
                 tracing::warn!(%zone, serial, %peer, %from, %error, "transfer broke off");
@@ -184,15 +205,18 @@ impl Desk {
         };
         let Some(version) = zone.current() else { return Verdict::Refuse(rcode::SERVFAIL) };
         if question.qtype == types::AXFR {
-            return Verdict::Whole(version);
+            return Verdict::Give(version, Content::Whole);
         }
         let theirs = query.section(Section::Authority).find(|record| {
             record.rtype == types::SOA && record.owner.eq_ignore_ascii_case(name.as_wire())
         });
         match theirs.map(|soa| serial_of(soa.rdata)) {
             None => Verdict::Refuse(rcode::FORMERR),
-            Some(theirs) if newer(version.serial(), theirs) => Verdict::Whole(version),
-            Some(_) => Verdict::Current(version),
+            Some(theirs) if newer(version.serial(), theirs) => {
+                let steps = zone.steps(theirs, &version);
+                Verdict::Give(version, steps.map_or(Content::Whole, Content::Steps))
+            }
+            Some(_) => Verdict::Give(version, Content::Soa),
         }
     }
 }

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 
+use super::differences::{DifferenceBounds, Step};
 use super::*;
 use crate::inbound::{self, Fetched, Source, TransferError, assemble_stream};
 use crate::notify::Inbox;
@@ -56,7 +57,8 @@ impl Server {
     async fn fetch(&self, client: &Connector, have: Option<u32>) -> Result<Fetched, TransferError> {
         let (limits, counters) = (inbound::Limits::default(), Counters::default());
         let zone = zone_name("a.test");
-        inbound::fetch(Some(client), &self.source(), &zone, have, BOUNDS, &limits, &counters).await
+        inbound::fetch(Some(client), &self.source(), &zone, have, None, BOUNDS, &limits, &counters)
+            .await
     }
 
     async fn connect(&self, client: &Connector) -> TlsStream<TcpStream> {
@@ -214,6 +216,46 @@ async fn ixfr_gets_the_zone_or_its_soa() {
     let bare = request(7, OPCODE_QUERY, 0, zone.as_wire(), types::IXFR);
     let refused = answer(&mut stream, &bare).await.expect("answer");
     assert_eq!(refused.header().flags.rcode(), rcode::FORMERR);
+}
+
+/// A query for IXFR that was asked with this serial.
+fn ixfr(theirs: u32) -> Vec<u8> {
+    let zone = zone_name("a.test");
+    let header = Header { id: 9, flags: Flags::request(OPCODE_QUERY, 0) };
+    let mut query = MessageWriter::new(header, 512);
+    query.question(zone.as_wire(), types::IXFR, CLASS_IN).expect("room");
+    let soa = crate::published::testing::soa(&zone, theirs);
+    query.authority(zone.as_wire(), types::SOA, CLASS_IN, 0, &soa).expect("room");
+    query.finish()
+}
+
+#[tokio::test]
+async fn ixfr_gets_the_steps_that_are_kept() {
+    let server = server(Limits::default()).await;
+    let catalogue = server.xot.desk.front.catalogue().clone();
+    let bounds = DifferenceBounds { kept: 2, bytes_max: 1 << 20 };
+    let zone = zone_name("a.test");
+    for serial in 4..=7 {
+        let (up, next) = (catalogue.current(&zone), version("a.test", serial, 100 + serial));
+        catalogue.publish(next.clone()).expect("newer");
+        let step = up.and_then(|up| Step::between(&up, &next, bounds.bytes_max));
+        catalogue.keep(&zone, step, bounds);
+    }
+    let mut stream = server.connect(&server.pki.connector("secondary.test")).await;
+    // A step has two SOAs, and a host that comes with its signature.
+    for (theirs, records) in [(7, 1), (6, 2 + 4), (5, 2 + 8), (4, 2 + 4 + 3 + 2 * 107), (3, 223)] {
+        let answer = answer(&mut stream, &ixfr(theirs)).await.expect("answer");
+        let answers = answer.section(Section::Answer);
+        assert_eq!(answers.len(), records, "{theirs}");
+    }
+    let counters = server.xot.counters();
+    until(|| counters.transfers_out.read() == 4).await;
+    assert_eq!(counters.transfers_out_ixfr.read(), 2);
+    // A version goes up and no step to it is there: the steps of before are of no use.
+    catalogue.publish(version("a.test", 8, 1)).expect("newer");
+    catalogue.keep(&zone, None, bounds);
+    let answer = answer(&mut stream, &ixfr(7)).await.expect("answer");
+    assert_eq!(answer.section(Section::Answer).len(), 2 + 4 + 3 + 2);
 }
 
 #[tokio::test]
@@ -408,7 +450,8 @@ mod keyed {
         async fn fetch(&self, source: Source, client: Option<&Connector>) -> Result<u32, String> {
             let (limits, counters) = (inbound::Limits::default(), Counters::default());
             let (zone, have) = (zone_name("a.test"), Some(1));
-            let got = inbound::fetch(client, &source, &zone, have, BOUNDS, &limits, &counters);
+            let got =
+                inbound::fetch(client, &source, &zone, have, None, BOUNDS, &limits, &counters);
             match got.await.map_err(|error| error.to_string())? {
                 Fetched::Zone { serial, .. } | Fetched::UpToDate { serial } => Ok(serial),
             }

@@ -167,7 +167,7 @@ impl ZoneTask {
 
     pub(super) async fn reject(&mut self, serial: u32, by: &str) -> Result<(), String> {
         let kept = self.held_as(serial)?;
-        let fetched = kept.source == Source::Primary;
+        let fetched = kept.source.is_primary();
         let decision = Decision { by: by.to_owned(), at_s: now_s() };
         let store = self.context.store.clone();
         flatten(
@@ -222,10 +222,8 @@ impl ZoneTask {
     /// New data can't go out now and will later: where its source would not bring it again, it is made
     /// durable and whoever brought it is told.
     pub(super) async fn keep_waiting(&mut self, reason: &str) -> Result<(), Failure> {
-        let on_disk = self
-            .new
-            .as_ref()
-            .is_none_or(|new| new.source == Source::Primary || new.released.is_some());
+        let on_disk =
+            self.new.as_ref().is_none_or(|new| new.source.is_primary() || new.released.is_some());
         if !on_disk && self.door.told.is_some() {
             self.keep(Slot::Waiting, vec![reason.to_owned()]).await?;
             if self.door.set_aside.take().is_some_and(|aside| aside.released.is_some()) {
@@ -242,7 +240,7 @@ impl ZoneTask {
         new: NewData,
         reasons: Vec<String>,
     ) -> Result<Event, Failure> {
-        let (serial, fetched) = (new.serial, new.source == Source::Primary);
+        let (serial, fetched) = (new.serial, new.source.is_primary());
         tracing::warn!(zone = %self.zone, serial, source = %new.source, ?reasons, "held for a person");
         self.new = Some(new);
         self.keep(Slot::Held, reasons.clone()).await?;
@@ -330,7 +328,7 @@ impl ZoneTask {
         if !matches!(new.source, Source::Republish { .. }) {
             self.drop_kept(Slot::Held).await;
         }
-        if new.source == Source::Primary && std::mem::take(&mut self.door.rejected) {
+        if new.source.is_primary() && std::mem::take(&mut self.door.rejected) {
             let (store, zone) = (self.context.store.clone(), self.zone.clone());
             let forgotten = tokio::task::spawn_blocking(move || store.reject(&zone, None));
             if let Err(error) = flatten(forgotten.await) {
@@ -371,6 +369,6 @@ pub(super) fn awaits_person(kept: &Kept) -> AwaitsPerson {
         serial: kept.serial,
         since_s: kept.since_s,
         reason: kept.reasons.join("; "),
-        fetched: kept.source == Source::Primary,
+        fetched: kept.source.is_primary(),
     }
 }

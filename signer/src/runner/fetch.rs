@@ -4,39 +4,62 @@ use countersign_policy::ZoneName;
 use countersign_zone::receive::ReceivedZone;
 
 use super::ZoneSettings;
+use super::jobs::Have;
 use super::schedule::{Failure, FailureKind};
+use crate::config::IncomingZonemd;
 use crate::counters::Counters;
-use crate::inbound::{self, Fetched};
+use crate::inbound::{self, Differences};
+use crate::peers::PeerName;
 
-/// Fetches the zone if a primary has data newer than `have`; `None` if none that
+/// What a primary gave.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub zone: ReceivedZone,
+    /// Its name.
+    pub primary: PeerName,
+}
+
+/// Fetches the zone if a primary has data newer than what is here; `None` if none that
 /// answers has. A primary that lags must not hide what the others have.
 pub(super) async fn fetch(
     counters: &Counters,
     zone: &ZoneName,
     settings: &ZoneSettings,
-    have: Option<u32>,
-) -> Result<Option<ReceivedZone>, Failure> {
+    have: Have,
+) -> Result<Option<Fetched>, Failure> {
     let mut reasons = Vec::new();
     let mut answered = false;
-    let transfer = &settings.transfer;
+    let (transfer, treatment) = (&settings.transfer, &settings.treatment);
+    let Have { serial: have, base } = have;
+    // A ZONEMD covers the primary's DNSSEC records, which are not kept: it can be checked in a zone
+    // that comes whole only.
+    let base = base.filter(|_| treatment.incoming_zonemd == IncomingZonemd::Ignore);
+    let (base, from) = base.unzip();
+    let differences = base.map(|base| Differences {
+        base,
+        dnssec: treatment.incoming_dnssec,
+        manners: &transfer.manners,
+    });
     for source in &settings.primaries {
         let fetched = inbound::fetch(
             transfer.connector.as_ref(),
             source,
             zone,
             have,
+            // Another primary may have had other data under the same serial.
+            differences.as_ref().filter(|_| from.as_deref() == Some(&*source.peer)),
             settings.bounds,
             &transfer.limits,
             counters,
         );
         match fetched.await {
-            Ok(Fetched::UpToDate { serial }) => {
+            Ok(inbound::Fetched::UpToDate { serial }) => {
                 tracing::debug!(peer = %source.peer, serial, "nothing newer");
                 answered = true;
             }
-            Ok(Fetched::Zone { zone, serial, bytes }) => {
-                tracing::info!(peer = %source.peer, serial, bytes, "transferred");
-                return Ok(Some(zone));
+            Ok(inbound::Fetched::Zone { zone, serial, bytes, differences }) => {
+                tracing::info!(peer = %source.peer, serial, bytes, differences, "transferred");
+                return Ok(Some(Fetched { zone, primary: source.peer.clone() }));
             }
             Err(error) => {
                 tracing::warn!(peer = %source.peer, address = %source.address, %error, "no transfer");
@@ -89,6 +112,7 @@ mod tests {
             transfer: Transfer {
                 connector: Some(pki.connector("secondary.test")),
                 limits: inbound::Limits::default(),
+                manners: Arc::default(),
             },
             treatment: Treatment::default(),
             bounds: Bounds { records_max: 1_000, bytes_max: 1 << 20 },
@@ -96,8 +120,10 @@ mod tests {
         };
         let (zone, counters) = (zone_name("a.test"), Counters::default());
         for (have, newer) in [(Some(4), true), (Some(5), true), (Some(6), false), (None, true)] {
+            let have = Have { serial: have, base: None };
+            let shown = have.serial;
             let fetched = fetch(&counters, &zone, &settings, have).await.expect("answered");
-            assert_eq!(fetched.is_some(), newer, "{have:?}");
+            assert_eq!(fetched.is_some(), newer, "{shown:?}");
         }
     }
 }

@@ -8,11 +8,12 @@ use countersign_policy::ZoneName;
 use countersign_policy::signing::SerialPolicy;
 use countersign_zone::admit::{AdmissionParams, IncomingZonemd};
 use countersign_zone::admitted::Notes;
+use countersign_zone::difference::Base;
 use countersign_zone::guard;
-use countersign_zone::receive::ReceivedZone;
 use countersign_zone::verify::VerifiedZone;
 use countersign_zone::{AdmittedZone, AssembledZone, ZoneParams};
 
+use super::fetch::Fetched;
 use super::new_data::{Form, NewData, Steps};
 use super::pipeline::{self, Serials, Stop};
 use super::schedule::{Failure, FailureKind};
@@ -26,7 +27,7 @@ use crate::store::{Remarks, Source, serial_is_higher};
 /// How a piece of work ended.
 pub(super) enum Outcome {
     Checked {
-        received: Option<ReceivedZone>,
+        fetched: Option<Fetched>,
         signing: Option<Signing>,
     },
     CheckFailed {
@@ -91,18 +92,9 @@ pub(super) struct Signed {
 pub(super) struct Have {
     /// The serial of the newest data that is here; absent if there is none.
     pub serial: Option<u32>,
-    /// That data, where it is as its source had it: what differences may be applied to.
-    #[expect(dead_code, reason = "the fetch of differences takes it")]
-    pub base: Option<Base>,
-}
-
-/// Data that differences may be applied to.
-#[expect(dead_code, reason = "the fetch of differences takes it")]
-pub(super) enum Base {
-    /// A version that is up, less what signing added, under this serial of its source.
-    Version(Arc<VerifiedZone>, u32),
-    /// Data that is to be signed.
-    Admitted(Arc<AdmittedZone>),
+    /// That data, where it is as a primary had it, and the primary's name: what its differences, and
+    /// no other's, may be applied to.
+    pub base: Option<(Base, String)>,
 }
 
 /// Asks the primaries, and the keeper on the way: a change of keys or policy is noticed at the
@@ -122,11 +114,11 @@ pub(super) async fn check(
         Ok(None)
     } else {
         let _permit = context.transfers.acquire().await;
-        fetch::fetch(&context.counters, &zone, &settings, have.serial).await
+        fetch::fetch(&context.counters, &zone, &settings, have).await
     };
     let signing = asked.await.ok().flatten();
     match fetched {
-        Ok(received) => Outcome::Checked { received, signing },
+        Ok(fetched) => Outcome::Checked { fetched, signing },
         Err(failure) => Outcome::CheckFailed { failure, signing },
     }
 }
@@ -165,7 +157,7 @@ impl SignJob {
         let Some(new) = new else {
             let why = "the data was lost to an internal error; it is fetched again";
             let failure = Failure::new(FailureKind::Admission, why);
-            let source = Source::Primary;
+            let source = Source::Primary { name: None };
             return Outcome::Refused { failure, source, released: false, signing };
         };
         let (source, released) = (new.source.clone(), new.released.is_some());
@@ -229,7 +221,7 @@ impl SignJob {
         admitted: &Arc<AdmittedZone>,
         signing: &Signing,
     ) -> Result<Verdict, Failure> {
-        if new.source != Source::Primary
+        if !new.source.is_primary()
             && new.released.is_none()
             && self.is_up(admitted, signing).await?
         {

@@ -7,6 +7,7 @@
 //! HSM; a background pass verifies it again.
 
 pub mod alarm;
+mod differences;
 mod door;
 mod fetch;
 mod jobs;
@@ -225,6 +226,8 @@ pub struct Transfer {
     pub connector: Option<Connector>,
     /// Deadlines.
     pub limits: inbound::Limits,
+    /// Which of them give no differences.
+    pub manners: Arc<inbound::Manners>,
 }
 
 struct Running {
@@ -335,6 +338,11 @@ impl Runner {
         if let Some(version) = &resumed.version {
             let check = verify_again(self.context.clone(), version.clone(), background_sender);
             self.track(stop.clone(), check);
+            let (up, records) = (Published::new(version), resumed.saved.versions().to_vec());
+            let kept = settings.borrow().treatment.differences;
+            let steps =
+                differences::resume(self.context.clone(), zone.clone(), up.into(), records, kept);
+            self.track(stop.clone(), steps);
         }
         let task = ZoneTask {
             zone: zone.clone(),

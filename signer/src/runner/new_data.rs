@@ -39,9 +39,9 @@ pub(super) enum Form {
 }
 
 impl NewData {
-    /// What a primary gave.
-    pub fn fetched(zone: ReceivedZone, serial: u32) -> Self {
-        Self::of(zone, serial, Source::Primary)
+    /// What the primary of this name gave.
+    pub fn fetched(zone: ReceivedZone, serial: u32, name: &str) -> Self {
+        Self::of(zone, serial, Source::Primary { name: Some(name.to_owned()) })
     }
 
     /// What has just come from a source.

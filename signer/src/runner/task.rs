@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use countersign_policy::ZoneName;
 use countersign_zone::Rtype;
-use countersign_zone::receive::ReceivedZone;
+use countersign_zone::difference::Base;
 use countersign_zone::verify::VerifiedZone;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::differences;
 use super::door::Door;
-use super::jobs::{Base, Have, Outcome, SignJob, Signed, check};
+use super::fetch::Fetched;
+use super::jobs::{Have, Outcome, SignJob, Signed, check};
 use super::new_data::{Arrival, Form, NewData, Steps, Told};
 use super::pipeline::Serials;
 use super::schedule::{Event, Failure, FailureKind, Schedule, SoaTimers, Up, Work};
@@ -237,21 +239,20 @@ impl ZoneTask {
     /// The newest data that is here, and whether differences may be applied to it.
     fn have(&self) -> Have {
         let serial = self.schedule.newest_data();
-        let base = match (&self.new, &self.version, self.schedule.up()) {
-            (Some(NewData { form: Form::Admitted(admitted), exact: true, .. }), ..) => {
-                Some(Base::Admitted(admitted.clone()))
+        let base = match (&self.new, &self.version, self.saved.newest()) {
+            (Some(NewData { form: Form::Admitted(admitted), exact: true, source, .. }), ..) => {
+                source.primary().map(|name| (Base::of_admitted(admitted), name))
             }
-            (None, Some(version), Some(up))
-                if serial == Some(up.incoming_serial)
-                    && self.saved.newest().is_some_and(|record| {
-                        record.exact && record.serial == version.serial()
-                    }) =>
+            (None, Some(version), Some(record))
+                if record.exact && record.serial == version.serial() =>
             {
-                Some(Base::Version(version.clone(), up.incoming_serial))
+                let name = record.source.as_ref().and_then(Source::primary);
+                name.map(|name| (Base::of_version(version, record.incoming_serial), name))
             }
             _ => None,
         };
-        Have { serial, base }
+        let base = base.filter(|(base, _)| serial == Some(base.serial()));
+        Have { serial, base: base.map(|(base, name)| (base, name.to_owned())) }
     }
 
     async fn obey(&mut self, command: Command) -> Event {
@@ -346,8 +347,8 @@ impl ZoneTask {
             }
         });
         match outcome {
-            Outcome::Checked { received, signing } => {
-                span.in_scope(|| self.checked(received, signing.as_ref()))
+            Outcome::Checked { fetched, signing } => {
+                span.in_scope(|| self.checked(fetched, signing.as_ref()))
             }
             Outcome::CheckFailed { failure, signing } => {
                 self.learn_policy(signing.as_ref());
@@ -365,7 +366,7 @@ impl ZoneTask {
             }
             Outcome::Refused { failure, source, released, signing } => {
                 self.learn_policy(Some(&signing));
-                if source != Source::Primary || released {
+                if !source.is_primary() || released {
                     return self.arrival_refused(failure, released).instrument(span).await;
                 }
                 let event = span.in_scope(|| self.sign_failed(failure));
@@ -399,19 +400,18 @@ impl ZoneTask {
         }
     }
 
-    fn checked(&mut self, received: Option<ReceivedZone>, signing: Option<&Signing>) -> Event {
+    fn checked(&mut self, fetched: Option<Fetched>, signing: Option<&Signing>) -> Event {
         self.learn_policy(signing);
         let params = signing.map(Signing::summary);
-        let soa = received.as_ref().and_then(ReceivedZone::soa);
+        let soa = fetched.as_ref().and_then(|fetched| fetched.zone.soa());
         let timers = soa.and_then(timers_of_soa);
         // A transfer without SOA is no transfer; admission says so if it is one after all.
-        let new_data = received.as_ref().map(|_| soa.and_then(serial_of_soa).unwrap_or_default());
-        if let (Some(zone), Some(serial)) = (received, new_data) {
+        let new_data = fetched.as_ref().map(|_| soa.and_then(serial_of_soa).unwrap_or_default());
+        if let (Some(Fetched { zone, primary }), Some(serial)) = (fetched, new_data) {
             tracing::info!(serial, records = zone.records(), "new data from the primary");
-            let before = self.new.replace(NewData::fetched(zone, serial));
+            let before = self.new.replace(NewData::fetched(zone, serial, &primary));
             // The primary would not bring it again.
-            let before =
-                before.filter(|new| new.source != Source::Primary || new.released.is_some());
+            let before = before.filter(|new| !new.source.is_primary() || new.released.is_some());
             self.door.set_aside = before.or(self.door.set_aside.take());
         } else {
             tracing::debug!("the primary has nothing newer");
@@ -489,11 +489,14 @@ impl ZoneTask {
         let mut meta = self.meta(new.as_ref(), exact, &up, now_s);
         meta.remarks.data.extend(remarks.data);
         meta.remarks.signing = remarks.signing;
+        let published = Arc::new(Published::new(&version));
+        let kept = self.settings.borrow().treatment.differences;
+        let step = differences::step_to(&self.context, &published, kept);
         let record = match self.save(version.clone(), meta).await {
             Ok(record) => record,
             Err(failure) => return self.try_later(failure, new).await,
         };
-        if let Err(error) = self.context.catalogue.publish(Arc::new(Published::new(&version))) {
+        if let Err(error) = self.context.catalogue.publish(published) {
             return self.try_later(Failure::new(FailureKind::Store, error), new).await;
         }
         tracing::info!(
@@ -503,6 +506,8 @@ impl ZoneTask {
             "published"
         );
         self.context.metrics.published();
+        // It is up. Secondaries are told once they can have the difference.
+        differences::keep(&self.context, &self.zone, step, kept).await;
         (self.context.announce)(&self.zone);
         tokio::spawn(
             tell_keeper(self.context.clone(), self.zone.clone(), record.serial, version.digest())

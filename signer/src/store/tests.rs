@@ -48,7 +48,7 @@ fn save(
         refresh_at_s: 8,
         params: [9; 32],
         exact: true,
-        source: Some(Source::Primary),
+        source: Some(Source::Primary { name: Some("p".to_owned()) }),
         released: None,
         remarks: Remarks::default(),
     };

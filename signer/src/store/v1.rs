@@ -75,7 +75,11 @@ pub struct Remarks {
 #[serde(tag = "from", rename_all = "kebab-case")]
 pub enum Source {
     /// A primary, by transfer.
-    Primary,
+    Primary {
+        /// As the configuration called it; absent in data of before this was recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
     /// Someone pushed it.
     Push {
         /// As the API knew them.
@@ -90,10 +94,26 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// The primary's name, if it was fetched and that is known.
+    pub fn primary(&self) -> Option<&str> {
+        match self {
+            Self::Primary { name } => name.as_deref(),
+            Self::Push { .. } | Self::Republish { .. } => None,
+        }
+    }
+
+    /// Whether it was fetched.
+    pub fn is_primary(&self) -> bool {
+        matches!(self, Self::Primary { .. })
+    }
+}
+
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Primary => f.write_str("from a primary"),
+            Self::Primary { name: Some(name) } => write!(f, "from primary {name}"),
+            Self::Primary { name: None } => f.write_str("from a primary"),
             Self::Push { by } => write!(f, "pushed by {by}"),
             Self::Republish { by, of } => write!(f, "version {of}, republished by {by}"),
         }

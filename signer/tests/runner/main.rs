@@ -110,6 +110,7 @@ impl Bed {
             transfer: Transfer {
                 connector: Some(self.connector.clone()),
                 limits: inbound::Limits::default(),
+                manners: Arc::default(),
             },
             treatment,
             bounds: Bounds { records_max: 1_000, bytes_max: 100_000 },
