@@ -1,6 +1,7 @@
 //! The fold, rule by rule. Each test is of one guard, and goes red without it.
 
 mod begin;
+mod depends;
 mod founded;
 mod holder;
 mod keys;
