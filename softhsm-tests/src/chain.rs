@@ -129,6 +129,7 @@ impl<'s> Chain<'s> {
             zone: ZONE.to_owned(),
             identity: identities["signer"].clone(),
             ca: authority.ca.clone(),
+            crl: None,
             keeper_socket: keeper.socket.clone(),
             peers: vec![Peer {
                 name: "secondary-1".to_owned(),

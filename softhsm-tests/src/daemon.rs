@@ -40,6 +40,8 @@ pub struct DaemonSpec {
     pub identity: Identity,
     /// The authority of its peers.
     pub ca: PathBuf,
+    /// What that authority has revoked.
+    pub crl: Option<PathBuf>,
     /// The keeper's socket.
     pub keeper_socket: PathBuf,
     /// Primaries and secondaries.
@@ -115,10 +117,12 @@ impl Daemon {
 
     /// Writes the configuration.
     pub fn configure(&self, spec: &DaemonSpec) -> Result<()> {
+        let crl = spec.crl.as_ref().map(|path| format!("crl = \"{}\"\n", path.display()));
+        let crl = crl.unwrap_or_default();
         let mut conf = format!(
             "version = 1\n[daemon]\nstate_dir = \"{}\"\nkeeper_socket = \"{}\"\n\
              api_socket = \"{}\"\ngroup = \"{}\"\n\
-             [tls]\ncertificate = \"{}\"\nkey = \"{}\"\nca = \"{}\"\n\
+             [tls]\ncertificate = \"{}\"\nkey = \"{}\"\nca = \"{}\"\n{crl}\
              [listen]\ndns = [\"127.0.0.1:{}\"]\nxot = [\"127.0.0.1:{}\"]\napi = [\"127.0.0.1:{}\"]\n",
             self.state_dir.display(),
             spec.keeper_socket.display(),

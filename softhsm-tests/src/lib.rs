@@ -37,6 +37,7 @@ pub mod tsig;
 pub mod unbound;
 pub mod users;
 pub mod wait;
+pub mod xot;
 pub mod zones;
 
 pub use scratch::{Scratch, story};

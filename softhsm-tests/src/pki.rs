@@ -1,14 +1,17 @@
 //! A certificate authority of the bed's own, and certificates good and bad.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData as _, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, PublicKeyData as _, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, write};
 use crate::users::User;
 
 /// A certificate authority. Its certificate is the file `ca`.
@@ -35,6 +38,27 @@ pub struct Identity {
     pub key: PathBuf,
     /// DER of the SubjectPublicKeyInfo: what a pinned key is the SHA-256 of.
     pub spki: Vec<u8>,
+    /// Its serial number.
+    pub serial: u64,
+    owner: User,
+}
+
+/// The serial number of the next certificate.
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1000);
+
+impl Identity {
+    /// Puts `fresh` in place of this one, in the same files: the key first, as who is careful does.
+    pub fn replace_with(&mut self, fresh: &Self) -> Result<()> {
+        write(&self.key, &std::fs::read_to_string(&fresh.key)?, self.owner, 0o600)?;
+        self.replace_certificate(fresh)?;
+        (self.spki, self.serial) = (fresh.spki.clone(), fresh.serial);
+        Ok(())
+    }
+
+    /// Puts the certificate of `fresh` in place and leaves the key: half of a rotation.
+    pub fn replace_certificate(&self, fresh: &Self) -> Result<()> {
+        write(&self.cert, &std::fs::read_to_string(&fresh.cert)?, User::Harness, 0o644)
+    }
 }
 
 /// When a certificate is valid.
@@ -46,6 +70,8 @@ pub enum Validity {
     Expired,
     /// From 2090 on.
     NotYet,
+    /// From 2020 on, for so long from now.
+    Ends(Duration),
 }
 
 /// What the extended key usage allows.
@@ -98,6 +124,8 @@ impl Authority {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, san);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
+        params.serial_number = Some(SerialNumber::from(serial));
         params.use_authority_key_identifier_extension = true;
         params.extended_key_usages = match usage {
             Usage::Both => {
@@ -111,6 +139,10 @@ impl Authority {
             Validity::Current => (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1)),
             Validity::Expired => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
             Validity::NotYet => (date_time_ymd(2090, 1, 1), date_time_ymd(2099, 1, 1)),
+            Validity::Ends(within) => {
+                let end = SystemTime::now().duration_since(UNIX_EPOCH)? + within;
+                (date_time_ymd(2020, 1, 1), date_time_ymd(1970, 1, 1) + end)
+            }
         };
         let cert = params.signed_by(&key, &self.issuer)?;
         Ok(Identity {
@@ -118,6 +150,28 @@ impl Authority {
             cert: scratch.file(&format!("pki/{file}.pem"), &cert.pem(), User::Harness, 0o644)?,
             key: scratch.file(&format!("pki/{file}.key"), &key.serialize_pem(), owner, 0o600)?,
             spki: key.subject_public_key_info(),
+            serial,
+            owner,
         })
+    }
+
+    /// The file of this authority's revocation list, now with these in it.
+    pub fn revoke(&self, scratch: &Scratch, file: &str, revoked: &[&Identity]) -> Result<PathBuf> {
+        let entry = |identity: &&Identity| RevokedCertParams {
+            serial_number: SerialNumber::from(identity.serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2099, 1, 1),
+            crl_number: SerialNumber::from(NEXT_SERIAL.fetch_add(1, Ordering::Relaxed)),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let pem = list.signed_by(&self.issuer)?.pem()?;
+        scratch.file(&format!("pki/{file}.crl"), &pem, User::Harness, 0o644)
     }
 }
