@@ -10,11 +10,10 @@ use crate::bind::{OPTIONS, named};
 use crate::pki::Identity;
 use crate::process::Process;
 use crate::scratch::{Scratch, write};
-use crate::tools::daemon;
 use crate::tsig::{ALGORITHM, Key, PrimarySpec, SecondarySpec};
-use crate::users::{User, command};
+use crate::users::User;
 use crate::wait::{SOON, until};
-use crate::{ports, query};
+use crate::{nsd, ports, query};
 
 /// A name server with one zone. It answers queries in clear.
 #[derive(Debug)]
@@ -25,10 +24,6 @@ pub struct Server {
     pub port: u16,
     zone: String,
     zone_file: PathBuf,
-}
-
-fn bind_key(key: &Key) -> String {
-    format!("key \"{}\" {{ algorithm {ALGORITHM}; secret \"{}\"; }};\n", key.name, key.secret)
 }
 
 /// BIND as a hidden primary; its messages are small, so that a transfer has many. With a certificate it
@@ -56,7 +51,7 @@ pub fn bind_primary(
 controls {{ }};
 zone "{zone}" {{ type primary; file "{file}"; }};
 "#,
-        key = bind_key(spec.key),
+        key = spec.key.clause(),
         dir = dir.display(),
         name = spec.key.name,
         notify = spec.notify_port,
@@ -93,7 +88,7 @@ controls {{ }};
 zone "{zone}" {{ type secondary; file "zone"; masterfile-format text;
   primaries {{ 127.0.0.1 port {server} key "{name}"{with_tls}; }}; allow-notify {{ key "{name}"; }}; }};
 "#,
-        key = bind_key(spec.key),
+        key = spec.key.clause(),
         dir = dir.display(),
         port = spec.port,
         zone = spec.zone,
@@ -105,51 +100,57 @@ zone "{zone}" {{ type secondary; file "zone"; masterfile-format text;
     Ok(Server { process, port: spec.port, zone: spec.zone.to_owned(), zone_file })
 }
 
+/// NSD as a hidden primary.
+pub fn nsd_primary(scratch: &Scratch, spec: &PrimarySpec<'_>) -> Result<Server> {
+    let (port, zone_file) = (ports::free()?, scratch.path().join(spec.name).join("zone"));
+    scratch.dir(spec.name, User::Harness, 0o755)?;
+    write(&zone_file, spec.content, User::Harness, 0o644)?;
+    let clauses = format!(
+        r#"{key}zone:
+  name: "{zone}"
+  zonefile: "zone"
+  notify: 127.0.0.1@{notify} {name}
+  provide-xfr: 127.0.0.1 {name}
+"#,
+        key = nsd_key(spec.key),
+        name = spec.key.name,
+        zone = spec.zone,
+        notify = spec.notify_port,
+    );
+    let process = nsd::run(scratch, spec.name, port, "", &clauses)?;
+    let mut server = Server { process, port, zone: spec.zone.to_owned(), zone_file };
+    until("the primary's answer", SOON, || {
+        server.process.check_running()?;
+        server.serial()
+    })?;
+    Ok(server)
+}
+
 /// NSD as a secondary.
 pub fn nsd_secondary(scratch: &Scratch, spec: &SecondarySpec<'_>) -> Result<Server> {
-    let dir = scratch.dir(spec.name, User::Harness, 0o755)?;
-    let at = dir.display();
-    let conf = format!(
-        r#"server:
-  ip-address: 127.0.0.1@{port}
-  zonesdir: "{at}"
-  zonelistfile: "{at}/zone.list"
-  xfrdfile: "{at}/xfrd.state"
-  xfrdir: "{at}"
-  database: ""
-  pidfile: ""
-  username: ""
-  verbosity: 2
-  server-count: 1
-  xfrd-reload-timeout: 0
-remote-control:
-  control-enable: no
-key:
-  name: "{key}"
-  algorithm: {ALGORITHM}
-  secret: "{secret}"
-zone:
+    let clauses = format!(
+        r#"{key}zone:
   name: "{zone}"
-  zonefile: "{at}/zone"
-  request-xfr: AXFR 127.0.0.1@{server} {key}
-  allow-notify: 127.0.0.1 {key}
+  zonefile: "zone"
+  request-xfr: AXFR 127.0.0.1@{server} {name}
+  allow-notify: 127.0.0.1 {name}
   provide-xfr: 127.0.0.1 NOKEY
   min-retry-time: 1
   max-retry-time: 2
 "#,
-        port = spec.port,
-        key = spec.key.name,
-        secret = spec.key.secret,
+        key = nsd_key(spec.key),
+        name = spec.key.name,
         zone = spec.zone,
         server = spec.server_port,
     );
-    let path = dir.join("nsd.conf");
-    write(&path, &conf, User::Harness, 0o600)?;
-    let mut command = command(User::Harness, &daemon("nsd")?)?;
-    command.args(["-d", "-c"]).arg(&path);
-    let process = Process::spawn(spec.name, command, &dir.join("nsd.log"))?;
-    let zone_file = dir.join("zone");
+    let process = nsd::run(scratch, spec.name, spec.port, "", &clauses)?;
+    let zone_file = scratch.path().join(spec.name).join("zone");
     Ok(Server { process, port: spec.port, zone: spec.zone.to_owned(), zone_file })
+}
+
+fn nsd_key(key: &Key) -> String {
+    let Key { name, secret } = key;
+    format!("key:\n  name: \"{name}\"\n  algorithm: {ALGORITHM}\n  secret: \"{secret}\"\n")
 }
 
 impl Server {

@@ -225,31 +225,8 @@ impl OpenDnssec {
 
 /// An NSD that serves `zone` from a file, on `port` of 127.0.0.1.
 pub fn serve(scratch: &Scratch, zone: &str, file: &Path, port: u16) -> Result<Process> {
-    let dir = scratch.dir("opendnssec-public", User::Harness, 0o755)?;
-    let (at, file) = (dir.display(), file.display());
-    let conf = format!(
-        r#"server:
-  ip-address: 127.0.0.1@{port}
-  zonesdir: "{at}"
-  zonelistfile: "{at}/zone.list"
-  xfrdfile: "{at}/xfrd.state"
-  xfrdir: "{at}"
-  database: ""
-  pidfile: ""
-  username: ""
-  server-count: 1
-remote-control:
-  control-enable: no
-zone:
-  name: "{zone}"
-  zonefile: "{file}"
-"#
-    );
-    let path = dir.join("nsd.conf");
-    write(&path, &conf, User::Harness, 0o644)?;
-    let mut command = command(User::Harness, &daemon("nsd")?)?;
-    command.args(["-d", "-c"]).arg(&path);
-    let mut process = Process::spawn("opendnssec-public", command, &dir.join("nsd.log"))?;
+    let clauses = format!("zone:\n  name: \"{zone}\"\n  zonefile: \"{}\"\n", file.display());
+    let mut process = crate::nsd::run(scratch, "opendnssec-public", port, "", &clauses)?;
     until("OpenDNSSEC's zone on NSD", SOON, || {
         process.check_running()?;
         query::serial(port, zone)

@@ -58,6 +58,17 @@ pub fn axfr(port: u16, zone: &str) -> Result<String> {
     Ok(text)
 }
 
+/// The whole zone, as the server gives it by AXFR to who has the key in `file`.
+pub fn axfr_with_key(port: u16, zone: &str, file: &Path) -> Result<String> {
+    let mut dig = dig(port)?;
+    dig.arg("-k").arg(file).args(["+noall", "+answer", "+onesoa", "-q", zone, "-t", "AXFR"]);
+    let text = run_ok(&mut dig)?;
+    if !text.contains("SOA") {
+        bail!("no transfer: {text:?}");
+    }
+    Ok(text)
+}
+
 /// The whole zone by XoT, one record a line, as whoever `identity` is.
 pub fn axfr_over_tls(
     port: u16,

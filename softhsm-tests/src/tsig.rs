@@ -37,6 +37,18 @@ impl Key {
         Ok(Self { name: name.to_owned(), secret: secret.trim().to_owned() })
     }
 
+    /// The key as BIND's programs read it.
+    pub fn clause(&self) -> String {
+        let Self { name, secret } = self;
+        format!("key \"{name}\" {{ algorithm {ALGORITHM}; secret \"{secret}\"; }};\n")
+    }
+
+    /// The same in a file, for dig.
+    pub fn dig_file(&self, scratch: &Scratch) -> Result<PathBuf> {
+        scratch.dir("tsig", User::Harness, 0o755)?;
+        scratch.file(&format!("tsig/{}key", self.name), &self.clause(), User::Harness, 0o600)
+    }
+
     /// The secret in a file that `owner` alone reads.
     pub fn secret_file(&self, scratch: &Scratch, owner: User) -> Result<PathBuf> {
         scratch.dir("tsig", User::Harness, 0o755)?;
