@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::process::Process;
 use crate::scratch::{Scratch, write};
 use crate::token::{Token, TokenStore};
-use crate::tools::{daemon, run, run_ok, softhsm_module, tool};
+use crate::tools::{run, run_ok, softhsm_module, tool};
 use crate::users::{User, command, is_root};
 use crate::wait::{SOON, until};
 use crate::{ports, query};

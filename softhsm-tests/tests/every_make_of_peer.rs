@@ -3,7 +3,6 @@
 //! serves it, and a NOTIFY of each make is understood and given.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Result, ensure};

@@ -38,6 +38,7 @@ use crate::gate::{Gate, GateLimits, Stranger, Throttle};
 use crate::metrics::Metrics;
 use crate::peers::Identities;
 use crate::published::Catalogue;
+use crate::query::SOCKET_ERROR_PAUSE;
 use crate::runner::status::Directory;
 use crate::store::Store;
 use crate::tls::{Acceptor, Holder, Keyring};
@@ -248,7 +249,7 @@ impl Server {
 /// free again.
 async fn cannot_accept(error: &std::io::Error) {
     tracing::warn!(%error, "can't accept a connection to the API");
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(SOCKET_ERROR_PAUSE).await;
 }
 
 /// Makes the local socket: in place of one that a daemon before us left, open to its user and

@@ -1,7 +1,7 @@
 //! The API over real sockets, with a zone whose task is the test itself.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Mutex;
 
 use countersign_policy::ZoneName;
 use countersign_zone::Rtype;
@@ -239,23 +239,33 @@ async fn the_socket_is_for_its_user_and_group_alone() {
 #[tokio::test]
 async fn callers_who_hang_up_leave_few_questions_behind() {
     let state = bed().server.state;
-    let (begun, over) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
-    for _ in 0..4 * QUESTIONS_MAX {
-        let (state, begun, over) = (state.clone(), begun.clone(), over.clone());
+    let (begin, mut begun) = mpsc::unbounded_channel();
+    // Nothing comes through it; it ends when the keeper "answers".
+    let (over, answers) = std::sync::mpsc::channel::<()>();
+    let answers = Arc::new(Mutex::new(answers));
+    for nth in 0..4 * QUESTIONS_MAX {
+        let (state, begin, answers) = (state.clone(), begin.clone(), answers.clone());
         let request = tokio::spawn(async move {
             let question = move |_: &Client| {
-                begun.fetch_add(1, Ordering::Relaxed);
-                while !over.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+                begin.send(()).expect("counted");
+                let _ = answers.lock().expect("whole").recv();
                 Ok(())
             };
             routes::ask(&state, question).await.is_ok()
         });
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        if nth < QUESTIONS_MAX {
+            begun.recv().await.expect("asked");
+        } else {
+            // It goes as far as it can: this thread runs everything.
+            tokio::task::yield_now().await;
+        }
         request.abort();
     }
-    let questions = begun.load(Ordering::Relaxed);
-    over.store(true, Ordering::Relaxed);
+    // Every question that was ever begun ends, and whoever would count one more is gone.
+    drop((over, begin));
+    let mut questions = QUESTIONS_MAX;
+    while begun.recv().await.is_some() {
+        questions += 1;
+    }
     assert_eq!(questions, QUESTIONS_MAX);
 }
