@@ -250,6 +250,9 @@ impl Query<'_> {
 pub fn soa_serial(message: &[u8], zone: &ZoneName, id: u16) -> Result<u32, AnswerError> {
     let message = Message::parse(message)?;
     check_header(&message, id)?;
+    if !message.header().flags.authoritative() {
+        return Err(AnswerError::NotAuthoritative);
+    }
     check_question(&message, zone, types::SOA)?;
     // RRSIGs and the like may stand beside it; a second SOA may not.
     let mut soas = message.section(Section::Answer).filter(|record| is_soa_of(record, zone));
@@ -280,6 +283,7 @@ pub fn assemble_stream(
     }
 }
 
+/// AA is not looked at in a transfer: RFC 5936 §2.2.1 has it set, and Knot (3.2) does not.
 fn check_header(message: &Message, id: u16) -> Result<(), AnswerError> {
     let header = message.header();
     let flags = header.flags;
@@ -294,9 +298,6 @@ fn check_header(message: &Message, id: u16) -> Result<(), AnswerError> {
     }
     if flags.truncated() {
         return Err(AnswerError::Truncated);
-    }
-    if !flags.authoritative() {
-        return Err(AnswerError::NotAuthoritative);
     }
     Ok(())
 }

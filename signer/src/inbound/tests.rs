@@ -73,6 +73,8 @@ fn a_transfer_is_from_soa_to_the_same_soa() {
     check(&[message(ID, OK, q, &all)], Ok(1));
     check(&[message(ID, OK, q, &all[..1]), message(ID, OK, None, &all[1..])], Ok(1));
     check(&[message(ID, OK, q, &all[..2]), message(ID, OK, q, &all[2..])], Ok(1));
+    // Knot does not say that it is authoritative.
+    check(&[message(ID, Flags::QR, q, &all)], Ok(1));
     let mut other_case = soa_rr(1);
     other_case.0.make_ascii_uppercase();
     other_case.2[1..3].make_ascii_uppercase();
@@ -88,7 +90,6 @@ fn what_is_no_transfer_is_refused_by_its_name() {
     check(&one(ID, Flags::AA, q), Err("not the answer to a query"));
     check(&one(ID, OK | 4 << 11, q), Err("not the answer to a query"));
     check(&one(ID, OK | Flags::TC, q), Err("truncated"));
-    check(&one(ID, Flags::QR, q), Err("not authoritative"));
     check(&[message(ID, OK | 5, q, &[])], Err("REFUSED"));
     check(&one(ID, OK, Some("b.test")), Err("another question than a.test."));
     check(&one(ID, OK, None), Err("another question"));
@@ -151,14 +152,17 @@ fn a_zone_has_bounds() {
 
 #[test]
 fn the_answer_to_a_soa_query() {
-    let answer = |rrs: &[Rr], qtype| {
-        let mut writer = MessageWriter::new(Header { id: ID, flags: Flags(OK) }, 4096);
+    let answer_with = |flags, rrs: &[Rr], qtype| {
+        let mut writer = MessageWriter::new(Header { id: ID, flags: Flags(flags) }, 4096);
         writer.question(zone().as_wire(), qtype, CLASS_IN).expect("room");
         for (owner, rtype, rdata) in rrs {
             writer.answer(owner, *rtype, CLASS_IN, 60, rdata).expect("room");
         }
         soa_serial(&writer.finish(), &zone(), ID)
     };
+    let answer = |rrs: &[Rr], qtype| answer_with(OK, rrs, qtype);
+    let hearsay = answer_with(Flags::QR, &[soa_rr(5)], types::SOA);
+    assert_eq!(hearsay, Err(AnswerError::NotAuthoritative));
     assert_eq!(answer(&[soa_rr(5)], types::SOA), Ok(5));
     assert_eq!(answer(&[], types::SOA), Err(AnswerError::NoSoa { zone: zone() }));
     assert_eq!(
