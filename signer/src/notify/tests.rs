@@ -8,9 +8,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::clock::now_s;
 use crate::counters::Counters;
 use crate::peers::PeerName;
 use crate::published::testing::{catalogue, version, zone_name};
+use crate::tsig::{Algorithm, Key, Opening, open};
 use crate::wire::framing::{Deframer, write_message};
 use crate::wire::{CLASS_IN, Flags, Header, Message, MessageWriter, OPCODE_NOTIFY, rcode, types};
 
@@ -205,4 +207,66 @@ async fn a_newer_announcement_replaces_an_older() {
         timeout(DEADLINE, socket.recv_from(&mut buffer)).await.expect("second").expect("io");
     socket.send_to(&reply(&buffer[..len], rcode::NOERROR, |_| {}), from).await.expect("sent");
     until(|| counters.notifies_sent.read() == 1).await;
+}
+
+fn key() -> Arc<Key> {
+    let name = "secondary.key.".parse().expect("name");
+    Arc::new(Key::new(name, Algorithm::HmacSha256, &[7; 32]).expect("key"))
+}
+
+/// An acknowledgement that anyone can make is none to a NOTIFY that was signed.
+#[tokio::test]
+async fn a_signed_notify_takes_a_signed_answer() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+    let address = socket.local_addr().expect("address");
+    let counters = Arc::<Counters>::default();
+    let slow = SendLimits { udp_attempts: 1, first_wait: Duration::from_secs(60), ..limits() };
+    let notifier = Notifier::new(slow, counters.clone(), CancellationToken::new());
+    let target = Target { peer: "secondary".into(), address, key: Some(key()) };
+    notifier.announce(&version("a.test", 3, 0), [target]);
+    let mut buffer = [0; 512];
+    let (len, from) =
+        timeout(DEADLINE, socket.recv_from(&mut buffer)).await.expect("sent").expect("io");
+    let Opening::Signed(mut opened) = open(&buffer[..len], |_| Some(key()), now_s()) else {
+        panic!("not signed")
+    };
+    let plain = reply(&opened.octets, rcode::NOERROR, |_| {});
+    let mut signed = plain.clone();
+    opened.session.sign(&mut signed, now_s());
+    let mut altered = signed.clone();
+    altered[3] ^= 5;
+    let refusal = reply(&opened.octets, rcode::REFUSED, |_| {});
+    for answer in [plain, altered, refusal, signed] {
+        socket.send_to(&answer, from).await.expect("sent");
+    }
+    until(|| counters.notifies_sent.read() == 1).await;
+    assert_eq!(counters.notifies_failed.read(), 0);
+}
+
+/// However many secondaries are dead, they share one socket.
+#[tokio::test]
+async fn a_thousand_dead_secondaries_take_one_socket() {
+    let sockets = || {
+        let open = std::fs::read_dir("/proc/self/fd").expect("open files");
+        open.filter(|entry| {
+            let path = entry.as_ref().expect("entry").path();
+            std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+        })
+        .count()
+    };
+    let dead = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+    let before = sockets();
+    let slow = SendLimits { first_wait: Duration::from_secs(60), ..limits() };
+    let notifier = Notifier::new(slow, Arc::default(), CancellationToken::new());
+    let address = dead.local_addr().expect("address");
+    for number in 0..1000 {
+        let version = version(&format!("z{number}.test"), 3, 0);
+        notifier.announce(&version, [Target { peer: "dead".into(), address, key: None }]);
+    }
+    let mut buffer = [0; 512];
+    // As many as its receive buffer is certain to hold.
+    for _ in 0..100 {
+        timeout(DEADLINE, dead.recv_from(&mut buffer)).await.expect("sent").expect("io");
+    }
+    assert!(sockets() <= before + 1, "{} sockets", sockets() - before);
 }

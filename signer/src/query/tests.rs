@@ -9,7 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::gate::GateLimits;
 use crate::outbound::{ClearLimits, serve_tcp};
+use crate::peers::{Peer, PeerTable};
+use crate::published::ZoneAccess;
 use crate::published::testing::{catalogue, signature, version, zone_name};
+use crate::tsig::{Algorithm, Key, sign_request};
 use crate::wire::framing::{Deframer, write_message};
 use crate::wire::request;
 
@@ -264,4 +267,57 @@ async fn idle_connections_are_bounded_and_dropped() {
     assert!(front.counters().connections_over_bound.read() >= 90);
     assert_eq!(over_tcp(address, &query("a.test", SOA, None)).await, got(&[SOA], &[]));
     stop.cancel();
+}
+
+/// What is signed comes back signed, and its TSIG counts towards the size of a datagram.
+#[tokio::test]
+async fn a_signed_datagram_is_answered_signed_and_bounded() {
+    let key = |secret| {
+        let algorithm = Algorithm::HmacSha256;
+        Arc::new(Key::new("k.".parse().expect("name"), algorithm, &[secret; 32]).expect("key"))
+    };
+    let peer = Peer {
+        name: "p".into(),
+        identity: None,
+        key: Some(key(1)),
+        transport: crate::config::Transport::Tcp,
+        addresses: vec![],
+    };
+    let front = front();
+    let access =
+        ZoneAccess { zone: zone_name("a.test"), primaries: vec!["p".into()], secondaries: vec![] };
+    front.catalogue().reload([access], PeerTable::new([peer]).expect("one"));
+    let from: SocketAddr = "192.0.2.9:5353".parse().expect("address");
+    for (mut asked, secret, expect) in [
+        (query("a.test", DNSKEY, Some(1232)), 1, Ok(got(&[DNSKEY, RRSIG], &[]))),
+        (query("a.test", 1, None), 1, Ok(refused(rcode::REFUSED))),
+        (request(7, OPCODE_NOTIFY, 0, zone_name("a.test").as_wire(), SOA), 1, Ok(got(&[], &[]))),
+        (query("a.test", SOA, None), 2, Err("BADSIG")),
+    ] {
+        let plain = asked.clone();
+        let mut answers = sign_request(&key(secret), &mut asked, now_s());
+        let answer = front.datagram(&asked, from).await.expect("answer");
+        let found = answers.take(&answer, now_s()).map(|octets| seen(&octets));
+        match (found, expect) {
+            (Ok(found), Ok(expect)) => assert_eq!(found, expect),
+            (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
+            (found, expect) => panic!("{found:?}, expected {expect:?}"),
+        }
+        // Unsigned, from an address that nobody lists.
+        let answer = front.datagram(&plain, from).await.expect("answer");
+        assert_eq!(seen(&answer), refused(rcode::REFUSED));
+    }
+    assert_eq!(front.counters().notifies_received.read(), 1);
+    assert_eq!(front.counters().tsig_refused.read(), 1);
+    let asked = query("a.test", DNSKEY, Some(512));
+    let octets = |room| {
+        let (front, asked) = (front.clone(), asked.clone());
+        async move {
+            let askers = ["p".into()];
+            let answer = front.unsigned(&asked, from, &askers, Transport::Udp, room).await;
+            seen(&answer.expect("answer")).truncated
+        }
+    };
+    assert!(!octets(0).await);
+    assert!(octets(400).await);
 }
