@@ -31,6 +31,8 @@ pub trait Hsm: Send + Sync {
     fn objects_labelled(&self, token: &str, prefix: &str) -> Result<Vec<FoundObject>, HsmError>;
     /// See [`Tokens::expect_keys`].
     fn expect_keys(&self, keys: Vec<ExpectedKey>);
+    /// See [`Tokens::reopen`].
+    fn reopen(&self, token: &str, reason: &str);
     /// See [`Tokens::forget_key`].
     fn forget_key(&self, key: &KeyId);
     /// See [`Tokens::key_status`].
@@ -88,6 +90,10 @@ impl Hsm for Tokens {
 
     fn expect_keys(&self, keys: Vec<ExpectedKey>) {
         Self::expect_keys(self, keys);
+    }
+
+    fn reopen(&self, token: &str, reason: &str) {
+        Self::reopen(self, token, reason);
     }
 
     fn forget_key(&self, key: &KeyId) {

@@ -78,6 +78,8 @@ pub(crate) struct Table {
     pub(crate) data_full: bool,
     /// The audit key's token does not sign.
     pub(crate) audit_away: bool,
+    /// Tokens that were closed, to be admitted anew.
+    pub(crate) reopened: Vec<String>,
     /// What happened, in order.
     pub(crate) calls: Vec<&'static str>,
     /// Done once, when the call of that name comes.
@@ -196,6 +198,10 @@ impl Hsm for Fake {
 
     fn expect_keys(&self, keys: Vec<ExpectedKey>) {
         self.table().expected.extend(keys.into_iter().map(|key| (key.id(), key)));
+    }
+
+    fn reopen(&self, token: &str, _: &str) {
+        self.table().reopened.push(token.to_owned());
     }
 
     fn forget_key(&self, key: &KeyId) {

@@ -415,7 +415,7 @@ impl<'a, H: Hsm + ?Sized> KeyMaker<'a, H> {
     }
 
     /// Leave for an operation on a token that is what the ledger says: one that an attach-token motion
-    /// replaced stays open under its name until the keeper is restarted.
+    /// replaced may be open under its name for a moment yet.
     fn intend(&self, operation: Operation, under: u64) -> Result<Authorised, Stuck> {
         // A token that was opened since the round began may have said so.
         self.seals.check_idle(self.ledger).map_err(Stuck::Waits)?;

@@ -54,6 +54,35 @@ pub fn check(state: &LedgerState, token: &str, data: &[DataObject]) -> Result<()
     }
 }
 
+/// Whether what is open under a name, by its label and serial number, is what the ledger says; why not.
+pub fn is_named(
+    state: &LedgerState,
+    name: &str,
+    (label, serial): (&str, &str),
+) -> Result<(), String> {
+    match state.tokens().get(name) {
+        Some(said) if (said.label.as_str(), said.serial.as_str()) != (label, serial) => {
+            Err(format!(
+                "is `{label}` with serial number `{serial}`; by an attach-token motion another one has this \
+             name now, `{}` with `{}`. It is not used. hint: put that one into the configuration and \
+             restart the keeper",
+                said.label, said.serial
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Tokens that are open and were replaced by an attach-token motion, by name.
+pub fn replaced<H: Hsm + ?Sized>(state: &LedgerState, hsm: &H) -> Vec<String> {
+    let health = hsm.health().into_iter();
+    let is_replaced = |token: &TokenHealth| {
+        token.state == TokenState::Usable
+            && is_named(state, &token.name, (&token.label, &token.serial)).is_err()
+    };
+    health.filter(is_replaced).map(|token| token.name).collect()
+}
+
 /// The names of tokens that are usable and are what the ledger says: after an attach-token motion, what
 /// is open under a name may still be the token before it.
 pub fn present<H: Hsm + ?Sized>(state: &LedgerState, hsm: &H) -> BTreeSet<String> {

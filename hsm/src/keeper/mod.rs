@@ -200,7 +200,9 @@ fn serve_founded(
     let seals = Seals::open(&config.state_dir, &ledger).map_err(StartError::Kept)?;
     let seals = Arc::new(seals);
     let (events, told) = channel();
-    let admission = admission(&ledger, &seals);
+    let names =
+        specs.iter().map(|spec| (spec.name.clone(), (spec.label.clone(), spec.serial.clone())));
+    let admission = admission(&ledger, &seals, names.collect());
     let tokens = Tokens::open_admitted(specs, &config.state_dir, events, Some(admission))?;
     tokens.expect_keys(ledger.read(keys::expected));
     if !tokens.wait_settled(SETTLE_MAX) {
@@ -244,9 +246,20 @@ fn check_pin(ledger: &Ledger, config: &KeeperConfig) -> Result<(), String> {
 }
 
 /// Whether a token that was opened is this appliance's, and what it says of the ledger.
-fn admission(ledger: &Arc<Ledger>, seals: &Arc<Seals>) -> Admission {
+fn admission(
+    ledger: &Arc<Ledger>,
+    seals: &Arc<Seals>,
+    names: BTreeMap<String, (String, String)>,
+) -> Admission {
     let (ledger, seals) = (Arc::clone(ledger), Arc::clone(seals));
-    Box::new(move |token, data| seals.admit(&ledger, token, data))
+    Box::new(move |token, data| {
+        if let Some((label, serial)) = names.get(token) {
+            ledger
+                .read(|state| marks::is_named(state, token, (label, serial)))
+                .inspect_err(|why| seals.refuse(token, why))?;
+        }
+        seals.admit(&ledger, token, data)
+    })
 }
 
 fn block_signals() -> Result<SigSet, StartError> {

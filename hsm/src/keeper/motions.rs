@@ -108,11 +108,13 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
             if matches!(idle, Idle::Elsewhere(_)) {
                 self.hold(&mut seen);
             }
+            self.let_go();
             self.begin(&mut seen, &|motion| idle.takes(motion.kind()));
             return self.unfinished(&seen);
         }
         let mut maker = KeyMaker::new(self.ledger, self.hsm, self.seals, self.now_s);
         let mut done = BTreeSet::new();
+        self.let_go();
         self.hold(&mut done);
         self.mark(&mut done);
         self.settle(&maker, &mut done);
@@ -164,6 +166,22 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
         let next = (wait * 2).min(most);
         self.pauses.insert(what, Pause { until: Instant::now() + wait, next, why });
         false
+    }
+
+    /// Closes tokens that are another box's by now, or that others were attached in place of: the next
+    /// admission refuses them, and they prove and sign nothing meanwhile.
+    fn let_go(&self) {
+        let (elsewhere, mut tokens) = self.ledger.read(|state| {
+            let elsewhere = self.seals.holding().elsewhere(state);
+            let is_others = elsewhere.is_some_and(|elsewhere| !elsewhere.is_taking_over);
+            let open = if is_others { marks::present(state, self.hsm) } else { BTreeSet::new() };
+            (is_others, open)
+        });
+        tokens.extend(self.ledger.read(|state| marks::replaced(state, self.hsm)));
+        let why = if elsewhere { "another box holds it" } else { "another took its place" };
+        for token in tokens {
+            self.hsm.reopen(&token, why);
+        }
     }
 
     /// Claims the tokens where no box has, and puts this one's mark on those that it holds.

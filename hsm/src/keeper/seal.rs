@@ -200,15 +200,17 @@ impl Seals {
                     _ => Ok(()),
                 }
             });
-        let mut refused = locked(&self.refused);
         match &admitted {
-            Ok(()) => _ = refused.remove(token),
-            Err(why) => {
-                tracing::error!(token, why, "a token is not used");
-                refused.insert(token.to_owned(), why.clone());
-            }
+            Ok(()) => _ = locked(&self.refused).remove(token),
+            Err(why) => self.refuse(token, why),
         }
         admitted
+    }
+
+    /// Takes down that a token is not used although it is there.
+    pub fn refuse(&self, token: &str, why: &str) {
+        tracing::error!(token, why, "a token is not used");
+        locked(&self.refused).insert(token.to_owned(), why.to_owned());
     }
 
     /// Tokens that are not used although they are there, and why.

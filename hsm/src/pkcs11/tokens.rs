@@ -87,6 +87,13 @@ impl Tokens {
         }
     }
 
+    /// Closes a token and opens it anew, so that its admission is asked again.
+    pub fn reopen(&self, token: &str, reason: &str) {
+        if let Ok(token) = self.shared.token_named(token) {
+            self.shared.pause(token, reason);
+        }
+    }
+
     /// Expects this key no longer: it was destroyed.
     pub fn forget_key(&self, key: &KeyId) {
         self.shared.keys().forget(key);

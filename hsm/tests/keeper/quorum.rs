@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use countersign_hsm::client::{CdsSigning, ClientError};
 use countersign_hsm::protocol::{LedgerRequest, Mode, Notice, NoticeKind, RefusalKind, TokenState};
 use countersign_policy::ds::{Delegation, DsDigest};
+use countersign_policy::founding::TokenIdentity;
 use countersign_policy::ledger::{CdsType, Entry, Operation, Outcome};
 use countersign_policy::motion::{Motion, Scope};
 use countersign_policy::signing::DnskeyApproval;
@@ -447,4 +448,30 @@ fn an_approval_that_came_before_a_change_of_officers_is_judged_by_the_new() {
         matches!(&line.entry, Entry::Outcome { outcome: Outcome::Generated { .. }, .. })
     });
     assert_eq!(outcomes.count(), 3, "the two zones' keys, and no other");
+}
+
+/// The token that was lost may still be in its slot, or come back into it: another has its name by then.
+#[test]
+fn a_token_that_was_replaced_signs_no_more() {
+    let site = Site::founded();
+    let keeper = site.signing();
+    let client = keeper.ready();
+    let zsk = key_of(&client.zone(&zone()).expect("keys"), KeyRole::Zsk);
+    let sign = || client.sign_zone(&zone(), zsk.public.id(), vec![Item::of(&zsk).octets()]);
+    assert!(sign().expect("answered")[0].is_ok());
+    let identity = TokenIdentity {
+        label: "zsk".to_owned(),
+        serial: "0123456789abcdef".to_owned(),
+        group: "zsk".to_owned(),
+        data_objects: true,
+    };
+    keeper.carry(Motion::AttachToken { name: "zsk-a".to_owned(), identity });
+    until("the token is let go", || {
+        let health = client.health().map_err(|e| e.to_string())?;
+        let told = |notice: &Notice| {
+            notice.kind == NoticeKind::Token && notice.detail.contains("attach-token motion")
+        };
+        if health.notices.iter().any(told) { Ok(()) } else { Err(format!("{health:?}")) }
+    });
+    assert!(sign().expect("answered")[0].is_err(), "it signs nothing");
 }

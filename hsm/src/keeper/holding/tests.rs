@@ -149,11 +149,13 @@ fn a_move_is_the_way_out_and_the_box_before_stops_at_its_next_look() {
     assert!(other.seals.idle(&other.ledger).is_some(), "a look alone ends no wait");
 
     let lines = scene.lines();
+    scene.hsm.table().reopened.clear();
     scene.seals.look(&scene.ledger, &scene.hsm);
     let stopped = elsewhere(&scene.seals, &scene.ledger);
     assert!(!stopped.is_taking_over);
     assert!(stopped.why.contains(&other.own().to_string()), "{}", stopped.why);
     assert_eq!(scene.round(), []);
+    assert_eq!(scene.hsm.table().reopened, ["ksk-a", "zsk-a"], "it lets go of them");
     assert_eq!(scene.lines(), lines, "it writes nothing by itself any more");
     assert_eq!(mark_on(&scene, "zsk-a").instance, other.own(), "nor over the other's mark");
 

@@ -180,7 +180,11 @@ fn a_token_that_was_replaced_and_is_still_open_is_given_no_key() {
         group: "zsk".to_owned(),
         data_objects: true,
     };
+    assert_eq!(scene.round(), []);
+    assert!(scene.hsm.table().reopened.is_empty());
     scene.carry(Motion::AttachToken { name: "zsk-a".to_owned(), identity });
+    scene.round();
+    assert!(scene.hsm.table().reopened.contains(&"zsk-a".to_owned()), "it is closed at once");
     scene.carry(council::generate(&zone(), KeyRole::Ksk, true));
     scene.round();
     assert_eq!(
