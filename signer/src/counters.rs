@@ -83,6 +83,10 @@ counters! {
     notifies_sent;
     /// NOTIFY given up on
     notifies_failed;
+    /// Questions to hooks
+    hooks_asked;
+    /// Questions that a hook has not answered as it should
+    hooks_failed;
 }
 
 #[cfg(test)]
@@ -95,7 +99,7 @@ mod tests {
         counters.transfers_in.add(3);
         let mut seen = Vec::new();
         counters.each(|name, help, value| seen.push((name, help, value)));
-        assert_eq!(seen.len(), 21);
+        assert_eq!(seen.len(), 23);
         assert!(seen.contains(&("transfers_in", "Zones fetched whole from a primary", 3)));
         assert!(seen.iter().all(|(_, help, _)| !help.is_empty()));
     }

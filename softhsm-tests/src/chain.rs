@@ -139,6 +139,7 @@ impl<'s> Chain<'s> {
             }],
             more_primaries: Vec::new(),
             more_secondaries: Vec::new(),
+            zone_keys: String::new(),
             more: plan.daemon_more.clone(),
         };
         Ok(Self {

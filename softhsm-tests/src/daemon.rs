@@ -50,6 +50,8 @@ pub struct DaemonSpec {
     pub more_primaries: Vec<String>,
     /// Names of secondaries that `more` describes.
     pub more_secondaries: Vec<String>,
+    /// More TOML of the zone.
+    pub zone_keys: String,
     /// More TOML, after everything else.
     pub more: String,
 }
@@ -160,9 +162,9 @@ impl Daemon {
         write!(
             conf,
             "[zone.\"{}\"]\nprimaries = {primaries:?}\nsecondaries = {secondaries:?}\n\
-             incoming_dnssec = \"strip\"\n\
+             incoming_dnssec = \"strip\"\n{}\n\
              [api_client.ops]\nidentity = {{ san = \"ops.test\" }}\nrole = \"operator\"\n{}",
-            spec.zone, spec.more
+            spec.zone, spec.zone_keys, spec.more
         )?;
         write(&self.config, &conf, User::Daemon, 0o600)
     }

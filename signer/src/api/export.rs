@@ -40,7 +40,7 @@ fn write_node(node: &Node<'_>, text: &mut String, wanted: impl Fn(Rtype) -> bool
     }
 }
 
-pub(super) fn write_record(
+pub(crate) fn write_record(
     owner: &[u8],
     ttl_s: u32,
     rtype: Rtype,

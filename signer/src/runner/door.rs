@@ -211,12 +211,7 @@ impl ZoneTask {
         let zone = read.await.map_err(|error| error.to_string())??;
         tracing::warn!(zone = %self.zone, version, by, "to be republished");
         let source = Source::Republish { by: by.to_owned(), of: version };
-        Ok(NewData {
-            exact: false,
-            passed: true,
-            undigested: true,
-            ..NewData::of(zone, serial, source)
-        })
+        Ok(NewData { exact: false, undigested: true, ..NewData::of(zone, serial, source) })
     }
 
     /// New data can't go out now and will later: where its source would not bring it again, it is made
@@ -353,11 +348,9 @@ impl ZoneTask {
 
 /// Data from the disk, on its way again.
 pub(super) fn resumed(zone: ReceivedZone, kept: &Kept) -> NewData {
-    let passed = kept.released.is_some() || matches!(kept.source, Source::Republish { .. });
     NewData {
         exact: kept.exact,
         released: kept.released.clone(),
-        passed,
         undigested: true,
         ..NewData::of(zone, kept.serial, kept.source.clone())
     }

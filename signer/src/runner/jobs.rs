@@ -14,6 +14,7 @@ use countersign_zone::verify::VerifiedZone;
 use countersign_zone::{AdmittedZone, AssembledZone, ZoneParams};
 
 use super::fetch::Fetched;
+use super::hook::{self, About, Question};
 use super::new_data::{Form, NewData, Steps};
 use super::pipeline::{self, Serials, Stop};
 use super::schedule::{Failure, FailureKind};
@@ -21,7 +22,7 @@ use super::signing::{Saying, Signing, withheld};
 use super::status::Progress;
 use super::{Context, Treatment, ZoneSettings, fetch};
 use crate::clock::now_s;
-use crate::config::Guard;
+use crate::config::{Guard, HookPoint};
 use crate::store::{Remarks, Source, serial_is_higher};
 
 /// How a piece of work ended.
@@ -230,17 +231,80 @@ impl SignJob {
         if let Some(last) = new.beyond.filter(|last| !serial_is_higher(new.serial, *last)) {
             return Err(Failure::new(FailureKind::Admission, not_newer(new.serial, last)));
         }
-        let Some(version) = self.version.clone().filter(|_| !new.passed && !new.is_decided())
-        else {
+        if new.passed {
             return Ok(Verdict::Pass);
+        }
+        let reasons = self.guard(new, admitted).await?;
+        if !reasons.is_empty() {
+            return Ok(Verdict::Hold(reasons));
+        }
+        let Some(question) = self.question(HookPoint::Signing, new, admitted).await? else {
+            return Ok(Verdict::Pass);
+        };
+        self.hear(HookPoint::Signing, new, &question).await
+    }
+
+    /// Why the guard has a person look at new data.
+    async fn guard(
+        &self,
+        new: &NewData,
+        admitted: &Arc<AdmittedZone>,
+    ) -> Result<Vec<String>, Failure> {
+        let Some(version) = self.version.clone().filter(|_| !new.is_decided()) else {
+            return Ok(Vec::new());
         };
         let (settings, admitted) = (self.settings.clone(), admitted.clone());
         let judged = self.context.computing(move || {
             let reasons = guard::judge(&version, &admitted, &rules(&settings.treatment));
-            Ok::<_, Failure>(reasons.iter().map(ToString::to_string).collect::<Vec<_>>())
+            Ok(reasons.iter().map(ToString::to_string).collect())
         });
-        let reasons = judged.await?;
-        Ok(if reasons.is_empty() { Verdict::Pass } else { Verdict::Hold(reasons) })
+        judged.await
+    }
+
+    /// What hooks are asked; `None` where there is none at this point.
+    async fn question(
+        &self,
+        point: HookPoint,
+        new: &NewData,
+        admitted: &Arc<AdmittedZone>,
+    ) -> Result<Option<Question>, Failure> {
+        let hooks = &self.settings.treatment.hooks;
+        if !hooks.iter().any(|(_, hook)| hook.before == point) {
+            return Ok(None);
+        }
+        let (version, admitted) = (self.version.clone(), admitted.clone());
+        let (source, released) = (new.source.clone(), new.released.clone());
+        let asked = self.context.computing(move || {
+            Ok(Question::about(&About {
+                zone: admitted.apex(),
+                source: &source,
+                incoming_serial: admitted.serial(),
+                released_by: released.as_ref().map(|decision| &*decision.by),
+                up: version.as_ref().map(|version| (version.serial(), version.records())),
+                data: admitted.records(),
+            }))
+        });
+        asked.await.map(Some)
+    }
+
+    /// What hooks say. Where a person has decided already they can refuse, and hold nothing any more.
+    async fn hear(
+        &self,
+        point: HookPoint,
+        new: &NewData,
+        question: &Question,
+    ) -> Result<Verdict, Failure> {
+        let hooks = &self.settings.treatment.hooks;
+        let Context { hooks: gates, counters, .. } = &*self.context;
+        let opinion = hook::ask_all(hooks, point, question, gates, counters).await;
+        if let Some(refusal) = opinion.refusal {
+            return Err(Failure::new(FailureKind::Admission, refusal));
+        }
+        if new.is_decided() && !opinion.holds.is_empty() {
+            tracing::warn!(holds = ?opinion.holds, "passed over: a person has decided");
+            return Ok(Verdict::Pass);
+        }
+        Ok(if opinion.holds.is_empty() { Verdict::Pass } else { Verdict::Hold(opinion.holds) })
     }
 
     /// Whether what is up was made of this data. Its serial matters where it shows in the versions, or
@@ -301,27 +365,44 @@ impl SignJob {
     ) -> Outcome {
         let (incoming_serial, exact) = (admitted.serial(), admitted.is_exact());
         let remarks = remarks(&admitted, &signing);
-        match self.steps(admitted, &signing, why).await {
-            Ok(Made { version, saying, withheld }) => Outcome::Signed(Box::new(Signed {
-                version,
-                incoming_serial,
-                signing,
-                saying,
-                withheld,
-                exact,
-                remarks,
-                new,
-            })),
-            Err(failure) if why == Why::Cds && failure.kind == FailureKind::Cds => {
-                Outcome::CdsRefused { failure, signing }
-            }
-            Err(failure) => match (new, failure.kind) {
-                (Some(new), FailureKind::Admission | FailureKind::WaitsForPrimary) => {
-                    let released = new.released.is_some();
-                    Outcome::Refused { failure, source: new.source, released, signing }
-                }
-                (new, _) => Outcome::SignFailed { failure, new, signing: Some(signing) },
+        let made = match self.steps(admitted.clone(), &signing, why).await {
+            Ok(made) => made,
+            Err(failure) => return stopped(failure, why, new, signing),
+        };
+        let new = match new {
+            None => None,
+            Some(new) => match self.before_publishing(&new, &admitted, &made.version).await {
+                Ok(Verdict::Hold(reasons)) => return Outcome::Held { new, reasons, signing },
+                Ok(Verdict::Pass | Verdict::Unchanged) => Some(new),
+                Err(failure) => return stopped(failure, why, Some(new), signing),
             },
+        };
+        let Made { version, saying, withheld } = made;
+        Outcome::Signed(Box::new(Signed {
+            version,
+            incoming_serial,
+            signing,
+            saying,
+            withheld,
+            exact,
+            remarks,
+            new,
+        }))
+    }
+
+    /// What hooks say of a version that was made of new data.
+    async fn before_publishing(
+        &self,
+        new: &NewData,
+        admitted: &Arc<AdmittedZone>,
+        version: &VerifiedZone,
+    ) -> Result<Verdict, Failure> {
+        match self.question(HookPoint::Publishing, new, admitted).await? {
+            None => Ok(Verdict::Pass),
+            Some(question) => {
+                let question = question.signed(version.serial(), version.digest());
+                self.hear(HookPoint::Publishing, new, &question).await
+            }
         }
     }
 
@@ -449,7 +530,19 @@ impl SignJob {
     }
 }
 
-/// What becomes of new data before it is signed.
+/// How a signing ends that makes no version.
+fn stopped(failure: Failure, why: Why, new: Option<NewData>, signing: Signing) -> Outcome {
+    match (new, failure.kind) {
+        (_, FailureKind::Cds) if why == Why::Cds => Outcome::CdsRefused { failure, signing },
+        (Some(new), FailureKind::Admission | FailureKind::WaitsForPrimary) => {
+            let released = new.released.is_some();
+            Outcome::Refused { failure, source: new.source, released, signing }
+        }
+        (new, _) => Outcome::SignFailed { failure, new, signing: Some(signing) },
+    }
+}
+
+/// What becomes of new data.
 enum Verdict {
     /// It is what is up.
     Unchanged,

@@ -10,6 +10,7 @@ pub mod alarm;
 mod differences;
 mod door;
 mod fetch;
+mod hook;
 mod jobs;
 mod new_data;
 mod pipeline;
@@ -104,6 +105,8 @@ pub struct Context {
     pub transfers: Semaphore,
     /// Questions to the keeper at once.
     pub questions: Semaphore,
+    /// Questions to hooks at once.
+    hooks: hook::Gates,
     /// One background verification at a time: it must not slow down signing.
     pub background: Semaphore,
 }
@@ -140,6 +143,7 @@ impl Context {
             cpu: Semaphore::new(zones_at_work_max),
             transfers: Semaphore::new(TRANSFERS_AT_ONCE),
             questions: Semaphore::new(QUESTIONS_AT_ONCE),
+            hooks: hook::Gates::default(),
             background: Semaphore::new(1),
         }
     }

@@ -153,8 +153,10 @@ pub fn is_signers(apex: &ZoneName, owner: &[u8], rtype: Rtype) -> bool {
 
 /// Why a person should look at `new` before it takes the place of what is up.
 pub fn judge(up: &VerifiedZone, new: &AdmittedZone, rules: &Rules<'_>) -> Vec<Reason> {
-    let apex = up.apex();
-    let (old, new) = (up.records(), new.records());
+    judge_records(up.apex(), up.records(), new.records(), rules)
+}
+
+fn judge_records(apex: &ZoneName, old: &Packed, new: &Packed, rules: &Rules<'_>) -> Vec<Reason> {
     let mut reasons = Vec::new();
     reasons.extend(shrinking(apex, old, new, rules));
     reasons.extend(rules.critical.iter().filter_map(|name| critical(apex, old, new, name)));
@@ -254,9 +256,12 @@ fn ns_set(rrset: Option<Rrset<'_>>) -> BTreeSet<Vec<u8>> {
 
 /// Whether what is up was made of this data, serials aside.
 pub fn same_data(up: &VerifiedZone, new: &AdmittedZone) -> bool {
-    let apex = up.apex();
+    same_records(up.apex(), up.records(), new.records())
+}
+
+fn same_records(apex: &ZoneName, old: &Packed, new: &Packed) -> bool {
     let mut soas: [Option<(u32, Vec<u8>)>; 2] = [None, None];
-    for change in difference::between(up.records(), new.records(), Signatures::Hidden) {
+    for change in difference::between(old, new, Signatures::Hidden) {
         let Change { sign, owner, rtype, ttl_s, rdata } = change;
         if sign == Sign::Removed && is_signers(apex, owner, rtype) {
             continue;
@@ -272,3 +277,6 @@ pub fn same_data(up: &VerifiedZone, new: &AdmittedZone) -> bool {
     }
     soas[0] == soas[1]
 }
+
+#[cfg(test)]
+mod tests;
