@@ -97,7 +97,6 @@ pub struct TsigKey {
 /// The algorithms of RFC 8945 §6 that may be used; those with MD5 and SHA-1 are not among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(clippy::enum_variant_names, reason = "the names of RFC 8945")]
 pub enum TsigAlgorithm {
     /// Mandatory to implement.
     HmacSha256,

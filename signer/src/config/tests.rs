@@ -154,3 +154,192 @@ fn a_file_that_is_not_there_is_said_to_be_so() {
     let error = load(Path::new("/nonexistent/d.toml")).expect_err("absent").to_string();
     assert!(error.contains("can't be read") && error.contains("--config"), "{error}");
 }
+
+/// Everything that the first example does not have.
+const MORE: &str = r#"version = 1
+[daemon]
+state_dir = "/var/lib/countersign"
+keeper_socket = "/run/countersign-keeper/keeper.sock"
+api_socket = "/run/countersign/api.sock"
+[tls]
+certificate = "daemon.pem"
+key = "daemon.key"
+ca = "ca.pem"
+crl = "crl.pem"
+[tsig."Transfer.Example."]
+algorithm = "hmac-sha256"
+secret_file = "/etc/countersign/transfer.key"
+[peer.old]
+tsig = "transfer.example."
+transport = "tcp"
+transfer_from = "127.0.0.1:5301"
+[guard.default]
+shrink_percent_max = 5
+[guard.lax]
+apex_ns = false
+[hook.look]
+socket = "/run/look.sock"
+before = "publishing"
+[zone."example."]
+push_from = ["maker", "local"]
+secondaries = ["old"]
+incoming_zonemd = "require"
+zonemd = true
+beyond_window = "cap"
+critical = ["example.", "www.example."]
+hooks = ["look"]
+[zone."other."]
+primaries = ["old"]
+guard = "off"
+[zone."third."]
+primaries = ["old"]
+guard = "lax"
+[api_client.maker]
+identity = { san = "maker.test" }
+role = "pusher"
+[limits]
+pushes_at_once_max = 2
+"#;
+
+/// Replaces `from` in that example by `to`: the problem stands at `place`, and has these parts.
+fn check_more(from: &str, to: &str, place: &str, expect: &[&str]) {
+    assert!(MORE.contains(from), "{from:?} is not in the example");
+    let error = parsed(&MORE.replacen(from, to, 1)).expect_err(to).to_string();
+    let first = error.lines().next().unwrap_or_default();
+    assert!(first.starts_with(&format!("d.toml:{place}: ")), "not at {place}:\n{error}");
+    for part in expect {
+        assert!(error.contains(part), "{part:?} is not in:\n{error}");
+    }
+}
+
+#[test]
+fn the_other_example_is_whole() {
+    let config = parsed(MORE).expect("whole");
+    let zone = |name: &str| config.zones[&name.parse().expect("name")].clone();
+    let example = zone("example.");
+    assert_eq!(example.push_from, ["maker", "local"]);
+    assert_eq!(example.incoming_zonemd, IncomingZonemd::Require);
+    assert_eq!((example.zonemd, example.beyond_window), (true, BeyondWindow::Cap));
+    assert_eq!(example.critical.len(), 2);
+    let guard = example.guard.expect("the default one");
+    assert_eq!((guard.shrink_percent_max, guard.apex_ns), (5, true));
+    assert_eq!(zone("other.").guard, None);
+    assert!(!zone("third.").guard.expect("its own").apex_ns);
+    let hook = &config.hooks["look"];
+    assert_eq!((hook.before, hook.on_failure), (HookPoint::Publishing, HookFailure::Hold));
+    let peer = &config.peers["old"];
+    assert_eq!((peer.transport, peer.tsig.as_deref()), (Transport::Tcp, Some("transfer.example.")));
+    assert_eq!(config.tsig["transfer.example."].algorithm, TsigAlgorithm::HmacSha256);
+    assert_eq!(config.tls.expect("there").crl.as_deref(), Some(Path::new("crl.pem")));
+    assert_eq!(config.api_clients["maker"].role, Role::Pusher);
+    assert!(Role::Pusher < Role::Monitor && Role::Monitor < Role::Auditor);
+    let plain = MORE.replace("[guard.default]\nshrink_percent_max = 5\n", "");
+    let plain = parsed(&plain).expect("whole");
+    assert_eq!(plain.zones[&"example.".parse().expect("name")].guard, Some(Guard::default()));
+}
+
+#[test]
+fn pushers_are_named() {
+    check_more("\"maker\", ", "\"makers\", ", "26:14", &["names `makers`, which is not defined"]);
+    check_more("\"local\"]", "\"local\", \"local\"]", "26:32", &["names `local` twice"]);
+    check_more(
+        "push_from = [\"maker\", \"local\"]\n",
+        "",
+        "25:7",
+        &["neither `primaries` nor `push_from`"],
+    );
+    check_more("[api_client.maker]", "[api_client.local]", "26:14", &["can't be called `local`"]);
+    check_more("\"pusher\"", "\"pushes\"", "41:8", &["did you mean `pusher`?"]);
+    let most = |n| format!("pushes_at_once_max = {n}");
+    check_more(
+        &most(2),
+        &most(0),
+        "42:1",
+        &["`limits.pushes_at_once_max` is 0; expected 1 to 256"],
+    );
+}
+
+#[test]
+fn tsig_keys_and_their_peers() {
+    let file = "/etc/countersign/transfer.key";
+    check_more(file, "transfer.key", "13:15", &["`secret_file` is transfer.key", "from the root"]);
+    check_more("hmac-sha256", "hmac-md5", "12:13", &["`hmac-md5`", "`hmac-sha256`"]);
+    check_more("Transfer.Example.", "a..b", "11:7", &["not a TSIG key's name", "at both ends"]);
+    check_more(
+        "tsig = \"transfer",
+        "tsig = \"transfers",
+        "15:8",
+        &["which is not defined", "[tsig."],
+    );
+    check_more("tsig = \"transfer.example.\"\n", "", "14:1", &["neither `identity` nor `tsig`"]);
+    check_more(
+        "tsig = \"transfer.example.\"",
+        "identity = { san = \"old.test\" }",
+        "14:1",
+        &["`transport` is \"tcp\", and there is no `tsig`", "Or leave `transport` out"],
+    );
+    check_more("transport = \"tcp\"\n", "", "14:1", &["neither a `san` nor a `server_name`"]);
+    check_more("\"tcp\"", "\"udp\"", "16:13", &["unknown variant `udp`"]);
+    let twice = "[tsig.\"transfer.example.\"]\nalgorithm = \"hmac-sha512\"\nsecret_file = \"/k\"\n";
+    check_more("[peer.old]", &format!("{twice}[peer.old]"), "14:7", &["spelled differently"]);
+}
+
+#[test]
+fn guards_and_hooks_and_what_is_critical() {
+    check_more("percent_max = 5", "percent_max = 101", "18:1", &["is 101; expected 0 to 100"]);
+    check_more("percent_max = 5", "percent_max = -1", "19:22", &["u8"]);
+    check_more("[guard.lax]", "[guard.off]", "20:1", &["can't be called `off`"]);
+    check_more(
+        "guard = \"lax\"",
+        "guard = \"lux\"",
+        "38:9",
+        &["`guard` is `lux`", "[guard.lux]", "\"off\""],
+    );
+    check_more("/run/look.sock", "look.sock", "23:10", &["`socket` is look.sock"]);
+    check_more("\"publishing\"", "\"sending\"", "24:10", &["`sending`", "`publishing`"]);
+    let slow = "before = \"publishing\"\ntimeout_ms = 5";
+    check_more(
+        "before = \"publishing\"",
+        slow,
+        "22:1",
+        &["`timeout_ms` is 5; expected 10 to 600000"],
+    );
+    check_more(
+        "[\"look\"]",
+        "[\"lock\"]",
+        "32:10",
+        &["`hooks` names `lock`, which is not defined"],
+    );
+    check_more("\"www.example.\"]", "\"www.test.\"]", "31:25", &["www.test., which lies outside"]);
+    check_more("\"www.example.\"]", "\"www..\"]", "31:25", &["empty label"]);
+    check_more("\"require\"", "\"must\"", "28:19", &["`must`", "`require`"]);
+    check_more("\"cap\"", "\"cup\"", "30:17", &["`cup`", "`refuse` or `cap`"]);
+}
+
+#[test]
+fn bounds_of_what_is_kept_are_checked() {
+    for (name, beyond) in [("differences_kept", 1_001), ("zonemd_records_max", 1_000_000_001_u64)] {
+        let to = format!("{name} = {beyond}");
+        let expect = format!("`limits.{name}` is {beyond}; expected 0 to");
+        check_more("pushes_at_once_max = 2", &to, "42:1", &[&expect]);
+    }
+}
+
+#[test]
+fn a_reload_takes_up_keys_guards_hooks_and_pushers() {
+    let old = parsed(MORE).expect("whole");
+    for (from, to) in [
+        ("crl.pem", "other.pem"),
+        ("hmac-sha256", "hmac-sha512"),
+        ("shrink_percent_max = 5", "shrink_percent_max = 6"),
+        ("/run/look.sock", "/run/other.sock"),
+        ("[\"maker\", \"local\"]", "[\"local\"]"),
+        ("zonemd = true", "zonemd = false"),
+    ] {
+        let new = parsed(&MORE.replacen(from, to, 1)).expect(to);
+        assert_ne!(old, new);
+        assert_eq!(old.needs_restart(&new), Vec::<&str>::new(), "{to}");
+    }
+    let new = parsed(&MORE.replace("at_once_max = 2", "at_once_max = 3")).expect("whole");
+    assert_eq!(old.needs_restart(&new), ["limits.pushes_at_once_max"]);
+}
