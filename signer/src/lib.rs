@@ -23,3 +23,4 @@ pub mod store;
 pub mod tls;
 pub mod tsig;
 pub mod wire;
+pub mod zonefile;
