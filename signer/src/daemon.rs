@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 pub use certificates::PreparedTls;
 pub use prepared::Prepared;
 
-use crate::api::{ApiState, Live, LocalRule, Server, bind_unix};
+use crate::api::{ApiState, Live, LocalRule, Pushes, Server, bind_unix};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
@@ -116,6 +116,7 @@ impl Daemon {
             catalogue,
             keeper: Client::new(config.daemon.keeper_socket.clone(), API_KEEPER_DEADLINE),
             questions: Arc::new(Semaphore::new(crate::api::QUESTIONS_MAX)),
+            pushes: Pushes::new(limits.pushes_at_once_max),
             metrics: metrics.clone(),
             counters: shared.exposition(),
             live: ArcSwap::from_pointee(live(&prepared)),

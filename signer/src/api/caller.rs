@@ -14,6 +14,8 @@ pub struct Caller {
     pub name: String,
     /// Their role.
     pub role: Role,
+    /// Whether they came by the unix socket.
+    pub local: bool,
 }
 
 /// Which local users may use the unix socket: root, the daemon's own user, and members of one
@@ -56,7 +58,7 @@ impl LocalRule {
             gid == group || user.as_ref().is_some_and(|user| is_member(user, group))
         });
         if uid.is_root() || uid == geteuid() || member {
-            return Ok(Caller { name, role: Role::Operator });
+            return Ok(Caller { name, role: Role::Operator, local: true });
         }
         let group = self.group.map_or_else(|| "no group".to_owned(), |g| format!("gid {g}"));
         Err(format!("{name} is neither root, nor the daemon's user, nor a member of {group}"))

@@ -5,12 +5,15 @@
 //! which role each route needs. Roles open doors here only: no route reaches a KSK.
 //!
 //! Bounds: connections at once, one request a connection, its headers' size and time, its body's
-//! size, its whole duration.
+//! size, its whole duration; a pushed zone has its own ([`push`]).
 
 mod caller;
+pub mod digest;
 pub mod export;
 pub mod model;
+mod patience;
 pub mod problem;
+pub mod push;
 pub mod routes;
 mod versions;
 
@@ -31,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use caller::{Caller, LocalRule};
+use patience::Patience;
+pub use push::Pushes;
 pub(crate) use versions::LOOKS_MAX;
 
 use crate::config::{Config, Role};
@@ -54,7 +59,7 @@ const LOG_REFILL: Duration = Duration::from_millis(200);
 /// Questions to the keeper at once: each holds a thread of the pool that signing uses too, and one
 /// that was begun ends at its own deadline, also where its caller has hung up.
 pub(crate) const QUESTIONS_MAX: usize = 8;
-/// No route takes a body yet.
+/// Bodies of routes that read theirs at once; [`push`] reads its own.
 pub(crate) const BODY_BYTES_MAX: usize = 4 << 10;
 
 /// What a reload swaps.
@@ -88,6 +93,8 @@ pub struct ApiState {
     pub keeper: Client,
     /// Questions to the keeper at once: a caller who hangs up leaves one running.
     pub questions: Arc<Semaphore>,
+    /// Pushes that are under way.
+    pub pushes: Pushes,
     /// The daemon's counters.
     pub metrics: Arc<Metrics>,
     /// Those of the listeners.
@@ -199,7 +206,7 @@ impl Server {
         let (name, role) = recognised.map_err(|error| error.to_string())?;
         acceptor.saw(Holder::ApiClient, &name, &accepted.chain);
         let _place = stranger.promote(name.clone()).map_err(|full| full.to_string())?;
-        self.converse(accepted.stream, Caller { name: name.to_string(), role }).await;
+        self.converse(accepted.stream, Caller { name: name.to_string(), role, local: false }).await;
         Ok(())
     }
 
@@ -225,17 +232,23 @@ impl Server {
         caller: Caller,
     ) {
         let limit_s = self.state.live.load().config.limits.api_request_s_max;
-        let router = routes::router(self.state.clone()).layer(Extension(caller));
+        let patience = Patience::new(Duration::from_secs(limit_s));
+        let router = routes::router(self.state.clone())
+            .layer(Extension(caller))
+            .layer(Extension(patience.clone()));
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME_MAX)
             .max_buf_size(HEADER_BYTES_MAX)
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-        match tokio::time::timeout(Duration::from_secs(limit_s), connection).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "a connection to the API ended early"),
-            Err(_) => tracing::warn!(limit_s, "a request to the API was not done in time"),
+        tokio::select! {
+            ended = connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection to the API ended early");
+                }
+            }
+            () = patience.over() => tracing::warn!("a request to the API was not done in time"),
         }
     }
 

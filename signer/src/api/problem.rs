@@ -54,6 +54,34 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "conflict", "The zone's state does not allow this", detail)
     }
 
+    /// The body is not of a kind that is taken.
+    pub fn media_type(detail: impl Into<String>) -> Self {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Self::new(status, "media-type", "The body is not of the kind that is taken here", detail)
+    }
+
+    /// The body is larger than its bound.
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Self::new(status, "too-large", "The body is too large", detail)
+    }
+
+    /// The zone file is wrong.
+    pub fn zone_file(detail: impl Into<String>) -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self::new(status, "zone-file", "The zone file is refused", detail)
+    }
+
+    /// The body does not come.
+    pub fn slow(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "slow", "The body came too slowly", detail)
+    }
+
+    /// There is no place.
+    pub fn busy(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "There is no place for it now", detail)
+    }
+
     /// The keeper did not answer.
     pub fn keeper(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, "keeper", "The keeper can't be asked", detail)

@@ -24,12 +24,11 @@ use super::model::{
     ZoneList, ZoneSummary,
 };
 use super::problem::Problem;
-use super::{ApiState, BODY_BYTES_MAX, Caller, export, versions};
+use super::{ApiState, BODY_BYTES_MAX, Caller, export, push, versions};
 use crate::clock::now_s;
 use crate::config::Role;
 use crate::metrics::Scrape;
 use crate::notices;
-use crate::published::Published;
 use crate::runner::status::{Command, Handle, Status};
 use crate::tls::{self, Keyring};
 
@@ -43,14 +42,16 @@ pub(super) const EXPORT_CHUNKS_MAX: usize = 4;
 const KEY_ZONES_MAX: usize = 1_000;
 
 /// Every route: the least role, the path, what it does.
-fn table() -> [(Role, &'static str, MethodRouter<Arc<ApiState>>); 15] {
-    use Role::{Auditor, Monitor, Operator};
+fn table() -> [(Role, &'static str, MethodRouter<Arc<ApiState>>); 16] {
+    use Role::{Auditor, Monitor, Operator, Pusher};
     [
         (Monitor, "/metrics", get(metrics)),
         (Monitor, "/v1/health", get(health)),
         (Auditor, "/v1/zones", get(zones)),
         (Auditor, "/v1/zones/{zone}", get(zone)),
-        (Auditor, "/v1/zones/{zone}/export", get(export_zone)),
+        // Less than an auditor's role opens the zones that name the caller.
+        (Pusher, "/v1/zones/{zone}/export", get(export_zone)),
+        (Pusher, "/v1/zones/{zone}/push", post(push::push)),
         (Auditor, "/v1/zones/{zone}/versions", get(versions::versions)),
         (Auditor, "/v1/zones/{zone}/diff", get(versions::diff)),
         (Auditor, "/v1/keys", get(keys)),
@@ -90,11 +91,10 @@ async fn require(State(least): State<Role>, request: Request, next: Next) -> Res
         Some(caller) => {
             let (method, path) = (request.method(), request.uri().path());
             tracing::warn!(caller = caller.name, %method, path, "refused: the role is not enough");
-            Problem::forbidden(format!(
-                "{} is {:?}; this needs {least:?}",
-                caller.name, caller.role
-            ))
-            .into_response()
+            let detail = format!("{} is {:?}; this needs {least:?}", caller.name, caller.role);
+            let (parts, body) = request.into_parts();
+            push::drain(&parts.headers, body);
+            Problem::forbidden(detail).into_response()
         }
         // No listener forgets it; if one did, nobody gets in.
         None => Problem::forbidden("the connection has no caller").into_response(),
@@ -169,22 +169,53 @@ async fn zone(State(state): Shared, Path(text): Path<String>) -> Answer<Json<Zon
     }))
 }
 
-async fn export_zone(State(state): Shared, Path(text): Path<String>) -> Answer<Response> {
-    let (name, _) = find(&state, &text)?;
-    let version = state.catalogue.current(&name).ok_or_else(|| {
-        Problem::conflict(format!("zone {name} has no published version yet; see its alarms"))
-    })?;
-    let (sender, receiver) = mpsc::channel(EXPORT_CHUNKS_MAX);
-    tokio::task::spawn_blocking(move || write_export(&version, &sender));
-    let headers = [(header::CONTENT_TYPE, "text/dns")];
-    Ok((StatusCode::OK, headers, Body::new(Pieces(receiver))).into_response())
+#[derive(Debug, Deserialize)]
+struct ExportQuery {
+    serial: Option<u32>,
 }
 
-fn write_export(version: &Published, sender: &mpsc::Sender<Bytes>) {
-    export::write_zone(version.apex().as_wire(), version.records(), &mut |text| {
-        // A reader that is gone ends it.
-        sender.blocking_send(Bytes::from(text)).is_ok()
+async fn export_zone(
+    State(state): Shared,
+    Path(text): Path<String>,
+    Query(query): Query<ExportQuery>,
+    Extension(caller): Extension<Caller>,
+) -> Answer<Response> {
+    let (name, handle) = find(&state, &text)?;
+    let named = || push::is_named(&state.live.load().config, &name, &caller);
+    if caller.role < Role::Auditor && !named() {
+        let detail = format!("`push_from` of zone {name} does not name {}", caller.name);
+        return Err(Problem::forbidden(detail));
+    }
+    let up = state.catalogue.current(&name).ok_or_else(|| {
+        Problem::conflict(format!("zone {name} has no published version yet; see its alarms"))
+    })?;
+    let kept = query.serial.filter(|serial| *serial != up.serial());
+    // One that is not up comes from the disk into memory: a few at once.
+    let permit = match kept {
+        Some(_) => state.looks.clone().acquire_owned().await.ok(),
+        None => None,
+    };
+    let records = match kept {
+        None => up.records().clone(),
+        Some(serial) => {
+            let name = name.clone();
+            tokio::task::spawn_blocking(move || {
+                versions::side(&state, &name, &handle, &serial.to_string())
+            })
+            .await
+            .map_err(|error| Problem::internal(error.to_string()))??
+        }
+    };
+    let (sender, receiver) = mpsc::channel(EXPORT_CHUNKS_MAX);
+    tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        export::write_zone(name.as_wire(), &records, &mut |text| {
+            // A reader that is gone ends it.
+            sender.blocking_send(Bytes::from(text)).is_ok()
+        });
     });
+    let headers = [(header::CONTENT_TYPE, "text/dns")];
+    Ok((StatusCode::OK, headers, Body::new(Pieces(receiver))).into_response())
 }
 
 /// A body that comes piece by piece.

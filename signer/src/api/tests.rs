@@ -18,6 +18,8 @@ use crate::runner::schedule::{Event, Failure, FailureKind, Schedule, TimerBounds
 use crate::runner::status::{Command, Doing, Handle, Status};
 use crate::store::Frozen;
 
+mod push;
+
 const CONFIG: &str = r#"version = 1
 [daemon]
 state_dir = "/nonexistent"
@@ -32,6 +34,23 @@ identity = { san = "p.test" }
 transfer_from = "127.0.0.1:1"
 [zone."example."]
 primaries = ["p"]
+push_from = ["maker", "anna", "local"]
+[zone."other."]
+push_from = ["local"]
+[zone."third."]
+push_from = ["maker"]
+[api_client.maker]
+identity = { san = "maker.test" }
+role = "pusher"
+[api_client.anna]
+identity = { san = "anna.test" }
+role = "operator"
+[limits]
+idle_ms = 300
+transfer_s_max = 2
+records_max = 10
+zone_bytes_max = 1024
+pushes_at_once_max = 2
 "#;
 
 fn zone() -> ZoneName {
@@ -55,7 +74,13 @@ fn published() -> Arc<Published> {
     Arc::new(Published::unverified(zone(), 7, admitted.records().clone()))
 }
 
-/// A daemon with one zone: its API, and what its runner would see.
+impl Caller {
+    fn remote(name: &str, role: Role) -> Self {
+        Self { name: name.to_owned(), role, local: false }
+    }
+}
+
+/// A daemon with two zones, one of them up: its API, and what its runner would see.
 struct Bed {
     server: Server,
     commands: mpsc::Receiver<Command>,
@@ -84,13 +109,19 @@ fn bed() -> Bed {
     drop(sender);
     let (command_sender, commands) = mpsc::channel(4);
     let zones = Directory::default();
-    zones.replace(BTreeMap::from([(zone(), Handle { commands: command_sender, status })]));
+    let handle = Handle { commands: command_sender, status };
+    zones.replace(BTreeMap::from([
+        (zone(), handle.clone()),
+        ("other.".parse().expect("name"), handle.clone()),
+        ("third.".parse().expect("name"), handle),
+    ]));
     let dir = tempfile::tempdir().expect("dir").keep();
     let state = ApiState {
         zones,
         catalogue: Arc::new(catalogue),
         keeper: Client::new("/nonexistent/keeper.sock".into(), Duration::from_secs(1)),
         questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+        pushes: Pushes::new(2),
         metrics: Arc::new(Metrics::new().expect("metrics")),
         counters: Box::new(Vec::new),
         store: Arc::new(Store::open(&dir, 2).expect("store")),
@@ -111,7 +142,7 @@ impl Bed {
     /// Sends a request as `role`; the status, the content type and the body.
     async fn ask(&self, role: Role, method: &str, path: &str) -> (u16, String, String) {
         let (ours, theirs) = UnixStream::pair().expect("pair");
-        self.server.serve(theirs, Caller { name: "someone".to_owned(), role });
+        self.server.serve(theirs, Caller::remote("someone", role));
         talk(ours, method, path).await
     }
 }
@@ -147,7 +178,7 @@ async fn zones_are_listed_with_what_is_wrong() {
 async fn what_goes_wrong_is_a_problem_document() {
     let bed = bed();
     for (method, path, expect, detail) in [
-        ("GET", "/v1/zones/other.", 404, "zone other. is not configured"),
+        ("GET", "/v1/zones/absent.", 404, "zone absent. is not configured"),
         ("GET", "/v1/zones/a..b", 400, "empty label"),
         ("GET", "/v2/zones", 404, "no route /v2/zones"),
         ("DELETE", "/v1/zones", 405, "DELETE does not fit"),
@@ -170,6 +201,8 @@ async fn each_role_opens_its_doors_alone() {
         (Role::Monitor, "GET", "/v1/zones", 403),
         (Role::Monitor, "GET", "/v1/zones/example./export", 403),
         (Role::Auditor, "GET", "/v1/zones/example./export", 200),
+        (Role::Auditor, "GET", "/v1/zones/example./export?serial=7", 200),
+        (Role::Auditor, "GET", "/v1/zones/example./export?serial=8", 404),
         (Role::Auditor, "POST", "/v1/zones/example./freeze", 403),
         (Role::Auditor, "POST", "/v1/zones/example./refresh", 403),
         (Role::Operator, "POST", "/v1/zones/example./refresh", 200),
@@ -189,7 +222,7 @@ async fn a_freeze_is_answered_when_it_is_durable() {
         done.send(Ok(Frozen { version: 1, since_s: 5, by })).expect("waited for");
     };
     let (ours, theirs) = UnixStream::pair().expect("pair");
-    bed.server.serve(theirs, Caller { name: "anna".to_owned(), role: Role::Operator });
+    bed.server.serve(theirs, Caller::remote("anna", Role::Operator));
     let (answer, ()) = tokio::join!(talk(ours, "POST", "/v1/zones/example./freeze"), answered);
     assert_eq!(answer.0, 200);
     assert!(answer.2.contains("frozen by anna"), "{}", answer.2);

@@ -4,8 +4,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderValue;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -23,6 +25,11 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 const ANSWER_MAX: Duration = Duration::from_secs(900);
 /// An answer that is not an export: 200,000 zones of 1 KB each.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// A request's body: most have none.
+pub(super) type Content = BoxBody<Bytes, std::io::Error>;
+/// A request as it was built.
+pub(super) type Wanted = Result<Request<Content>, hyper::http::Error>;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +104,8 @@ impl Client {
 
     /// One request; the whole body of its answer.
     pub(super) async fn fetch(&self, method: &str, path: &str) -> Result<Bytes, ClientError> {
-        let answer = self.request(method, path).await?;
+        let request = Request::builder().method(method).uri(path).body(nothing());
+        let answer = self.request(request).await?;
         collect(answer.into_body()).await
     }
 
@@ -107,7 +115,8 @@ impl Client {
         path: &str,
         out: &mut (dyn Write + Send),
     ) -> Result<(), super::Stop> {
-        let mut body = self.request("GET", path).await?.into_body();
+        let answer = self.request(Request::get(path).body(nothing())).await?;
+        let mut body = answer.into_body();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| ClientError::Broken(error.to_string()))?;
             if let Ok(data) = frame.into_data() {
@@ -118,7 +127,19 @@ impl Client {
         Ok(())
     }
 
-    async fn request(&self, method: &str, path: &str) -> Result<Response<Incoming>, ClientError> {
+    async fn request(&self, request: Wanted) -> Result<Response<Incoming>, ClientError> {
+        self.request_within(ANSWER_MAX, request).await
+    }
+
+    /// One request, and the head of its answer, which may come before the request's body is sent.
+    pub(super) async fn request_within(
+        &self,
+        answer_max: Duration,
+        request: Wanted,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let mut request = request.map_err(|error| ClientError::Usage(error.to_string()))?;
+        let host = HeaderValue::from_static("countersignd");
+        request.headers_mut().insert(hyper::header::HOST, host);
         let asked = async {
             match &self.way {
                 Way::Unix(socket) => {
@@ -126,7 +147,7 @@ impl Client {
                         .await
                         .map_err(|_| self.unreachable("no answer in time"))?
                         .map_err(|error| self.unreachable(error))?;
-                    self.converse(stream, method, path).await
+                    self.converse(stream, request).await
                 }
                 Way::Https { host, port, name, connector } => {
                     let connected = tokio::time::timeout(
@@ -141,11 +162,11 @@ impl Client {
                         .connect(stream, name.clone(), CONNECT_MAX)
                         .await
                         .map_err(|error| self.unreachable(error))?;
-                    self.converse(stream, method, path).await
+                    self.converse(stream, request).await
                 }
             }
         };
-        let answer = tokio::time::timeout(ANSWER_MAX, asked)
+        let answer = tokio::time::timeout(answer_max, asked)
             .await
             .map_err(|_| ClientError::Broken("not done in time".to_owned()))??;
         if answer.status().is_success() {
@@ -162,18 +183,11 @@ impl Client {
     async fn converse<S>(
         &self,
         stream: S,
-        method: &str,
-        path: &str,
+        request: Request<Content>,
     ) -> Result<Response<Incoming>, ClientError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(hyper::header::HOST, "countersignd")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| ClientError::Usage(error.to_string()))?;
         // In TLS 1.3 a refused client certificate shows with the first read, not in connecting.
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -183,6 +197,11 @@ impl Client {
             self.unreachable(format!("it closed the connection without an answer ({error})"))
         })
     }
+}
+
+/// No body.
+fn nothing() -> Content {
+    Empty::new().map_err(|never| match never {}).boxed()
 }
 
 async fn collect(body: Incoming) -> Result<Bytes, ClientError> {

@@ -41,18 +41,42 @@ pub(super) fn write_whole(
     private: bool,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    let temporary = beside(path)?;
-    let mode = if private { 0o600 } else { 0o644 };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-    let moved = fill(&mut file)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| put(&temporary, path, existing))
-        .and_then(|()| File::open(folder(path))?.sync_all());
-    if moved.is_err() {
-        // It may be in its place already; whatever is left at the temporary name is of no use.
-        let _ = fs::remove_file(&temporary);
+    let mut unfinished = Unfinished::new(path, private)?;
+    fill(&mut unfinished.file)?;
+    unfinished.put(existing)
+}
+
+/// A file that is being written beside its place; dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    /// What is written to.
+    pub file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    /// Begins the file that is to be at `path`.
+    pub(super) fn new(path: &Path, private: bool) -> io::Result<Self> {
+        let temporary = beside(path)?;
+        let mode = if private { 0o600 } else { 0o644 };
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        Ok(Self { file, temporary, path: path.to_owned() })
     }
-    moved
+
+    /// Moves it to its place.
+    pub(super) fn put(self, existing: Existing) -> io::Result<()> {
+        self.file.sync_all()?;
+        put(&self.temporary, &self.path, existing)?;
+        File::open(folder(&self.path))?.sync_all()
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // It may be in its place already; whatever is left at the temporary name is of no use.
+        let _ = fs::remove_file(&self.temporary);
+    }
 }
 
 /// [`write_whole`] of a text; errors name the file and what to do.

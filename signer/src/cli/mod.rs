@@ -31,6 +31,7 @@ mod officer;
 mod pins;
 mod proposal;
 mod propose;
+mod push;
 mod rules;
 mod say;
 mod show;
@@ -105,6 +106,8 @@ enum Noun {
     /// The zones that are signed.
     #[command(subcommand)]
     Zone(ZoneVerb),
+    /// Send a zone file, have it signed, and wait for the verdict.
+    Push(push::PushArgs),
     /// The keys that sign.
     #[command(subcommand)]
     Key(KeyVerb),
@@ -263,7 +266,7 @@ async fn run_at(
     out: &mut (dyn Write + Send),
     err: &mut (dyn Write + Send),
 ) -> End {
-    match dispatch(now_s, cli, out).await {
+    match dispatch(now_s, cli, out, err).await {
         Ok(end) => end,
         Err(Stop::Pipe) => End::Fine,
         Err(Stop::Said { end, text }) => {
@@ -274,7 +277,12 @@ async fn run_at(
     }
 }
 
-async fn dispatch(now_s: u64, cli: Cli, out: &mut (dyn Write + Send)) -> Result<End, Stop> {
+async fn dispatch(
+    now_s: u64,
+    cli: Cli,
+    out: &mut (dyn Write + Send),
+    err: &mut (dyn Write + Send),
+) -> Result<End, Stop> {
     let Cli { reach, desk, json, noun } = cli;
     let desk = |out| Desk { args: desk, json, now_s, out };
     match noun {
@@ -292,6 +300,7 @@ async fn dispatch(now_s: u64, cli: Cli, out: &mut (dyn Write + Send)) -> Result<
         Noun::Calendar => calendar::run(desk(out)),
         Noun::Ledger(verb) => ledger::run(desk(out), verb),
         Noun::Zone(verb) => zone(&Client::new(reach)?, verb, json, out).await,
+        Noun::Push(args) => push::run(&Client::new(reach)?, args, json, out, err).await,
         Noun::Key(KeyVerb::List { zone }) => {
             let path = match zone {
                 Some(zone) => format!("/v1/keys?zone={}", client::escape(&zone)),
