@@ -220,24 +220,29 @@ async fn a_signed_notify_takes_a_signed_answer() {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
     let address = socket.local_addr().expect("address");
     let counters = Arc::<Counters>::default();
-    let slow = SendLimits { udp_attempts: 1, first_wait: Duration::from_secs(60), ..limits() };
-    let notifier = Notifier::new(slow, counters.clone(), CancellationToken::new());
+    let notifier = Notifier::new(limits(), counters.clone(), CancellationToken::new());
     let target = Target { peer: "secondary".into(), address, key: Some(key()) };
     notifier.announce(&version("a.test", 3, 0), [target]);
     let mut buffer = [0; 512];
-    let (len, from) =
-        timeout(DEADLINE, socket.recv_from(&mut buffer)).await.expect("sent").expect("io");
-    let Opening::Signed(mut opened) = open(&buffer[..len], |_| Some(key()), now_s()) else {
-        panic!("not signed")
-    };
-    let plain = reply(&opened.octets, rcode::NOERROR, |_| {});
-    let mut signed = plain.clone();
-    opened.session.sign(&mut signed, now_s());
-    let mut altered = signed.clone();
-    altered[3] ^= 5;
-    let refusal = reply(&opened.octets, rcode::REFUSED, |_| {});
-    for answer in [plain, altered, refusal, signed] {
-        socket.send_to(&answer, from).await.expect("sent");
+    for good in [false, true] {
+        let received = timeout(DEADLINE, socket.recv_from(&mut buffer)).await.expect("sent");
+        let (len, from) = received.expect("io");
+        let Opening::Signed(mut opened) = open(&buffer[..len], |_| Some(key()), now_s()) else {
+            panic!("not signed")
+        };
+        let plain = reply(&opened.octets, rcode::NOERROR, |_| {});
+        let mut signed = plain.clone();
+        opened.session.sign(&mut signed, now_s());
+        if !good {
+            // Until the next attempt none of these has counted.
+            let last = signed.len() - 7;
+            signed[last] ^= 1;
+            let refusal = reply(&opened.octets, rcode::REFUSED, |_| {});
+            for wrong in [plain, refusal] {
+                socket.send_to(&wrong, from).await.expect("sent");
+            }
+        }
+        socket.send_to(&signed, from).await.expect("sent");
     }
     until(|| counters.notifies_sent.read() == 1).await;
     assert_eq!(counters.notifies_failed.read(), 0);

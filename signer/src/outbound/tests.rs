@@ -152,6 +152,29 @@ fn a_record_of_64_kib_goes_out_and_a_larger_message_does_not() {
     assert_eq!(check(65_530), Err(Unsendable { rtype: Rtype(65_280), octets: 65_530 }));
 }
 
+/// Room for a TSIG is left in each message, in one that holds a single large record too.
+#[test]
+fn what_is_left_for_a_tsig_is_left() {
+    let version = version("a.test", 9, 1000);
+    let query = Message::parse(&axfr("a.test")).expect("query");
+    let mut count = 0;
+    for message in Messages::new(&query, records(&version)).leaving(333) {
+        assert!(message.expect("fits").len() + 333 <= MESSAGE_BYTES);
+        count += 1;
+    }
+    assert!(count > 5, "{count} messages");
+    let check = |octets: usize| {
+        let rdata = vec![0; octets];
+        let large = Wire { owner: b"\0", rtype: Rtype(65_280), ttl_s: 0, rdata: &rdata };
+        let mut messages = Messages::new(&query, [large].into_iter()).leaving(333);
+        messages.next().expect("one").map(|message| message.len())
+    };
+    let most = 65_535 - 333;
+    let around = check(60_000).expect("fits") - 60_000;
+    assert_eq!(check(most - around), Ok(most));
+    check(most - around + 1).expect_err("no room for its TSIG");
+}
+
 #[tokio::test]
 async fn transfers_are_for_secondaries_of_the_zone() {
     let server = server(Limits::default()).await;
