@@ -129,7 +129,7 @@ impl Desk {
         standing: Standing<'_>,
     ) -> Result<(), StreamEnd> {
         let (from, peer) = (query.from, standing.peer().clone());
-        let (version, content) = match self.judge(message, &standing) {
+        let (version, content) = match judge(message, &standing) {
             Verdict::Give(version, content) => (version, content),
             Verdict::Refuse(code) => {
                 self.counters().transfers_out_refused.bump();
@@ -192,32 +192,32 @@ impl Desk {
         }
         Ok(octets)
     }
+}
 
-    fn judge(&self, query: &Message, standing: &Standing<'_>) -> Verdict {
-        let Some(question) = query.question() else { return Verdict::Refuse(rcode::FORMERR) };
-        let Ok(name) = ZoneName::from_wire(&question.name) else {
-            return Verdict::Refuse(rcode::FORMERR);
-        };
-        let zone = standing.view().zone(&name).filter(|zone| zone.has_secondary(standing.peer()));
-        let Some(zone) = zone.filter(|_| question.qclass == CLASS_IN && standing.may_transfer())
-        else {
-            return Verdict::Refuse(rcode::REFUSED);
-        };
-        let Some(version) = zone.current() else { return Verdict::Refuse(rcode::SERVFAIL) };
-        if question.qtype == types::AXFR {
-            return Verdict::Give(version, Content::Whole);
+/// Who may have what, and which form of it.
+fn judge(query: &Message, standing: &Standing<'_>) -> Verdict {
+    let Some(question) = query.question() else { return Verdict::Refuse(rcode::FORMERR) };
+    let Ok(name) = ZoneName::from_wire(&question.name) else {
+        return Verdict::Refuse(rcode::FORMERR);
+    };
+    let zone = standing.view().zone(&name).filter(|zone| zone.has_secondary(standing.peer()));
+    let Some(zone) = zone.filter(|_| question.qclass == CLASS_IN && standing.may_transfer()) else {
+        return Verdict::Refuse(rcode::REFUSED);
+    };
+    let Some(version) = zone.current() else { return Verdict::Refuse(rcode::SERVFAIL) };
+    if question.qtype == types::AXFR {
+        return Verdict::Give(version, Content::Whole);
+    }
+    let theirs = query.section(Section::Authority).find(|record| {
+        record.rtype == types::SOA && record.owner.eq_ignore_ascii_case(name.as_wire())
+    });
+    match theirs.map(|soa| serial_of(soa.rdata)) {
+        None => Verdict::Refuse(rcode::FORMERR),
+        Some(theirs) if newer(version.serial(), theirs) => {
+            let steps = zone.steps(theirs, &version);
+            Verdict::Give(version, steps.map_or(Content::Whole, Content::Steps))
         }
-        let theirs = query.section(Section::Authority).find(|record| {
-            record.rtype == types::SOA && record.owner.eq_ignore_ascii_case(name.as_wire())
-        });
-        match theirs.map(|soa| serial_of(soa.rdata)) {
-            None => Verdict::Refuse(rcode::FORMERR),
-            Some(theirs) if newer(version.serial(), theirs) => {
-                let steps = zone.steps(theirs, &version);
-                Verdict::Give(version, steps.map_or(Content::Whole, Content::Steps))
-            }
-            Some(_) => Verdict::Give(version, Content::Soa),
-        }
+        Some(_) => Verdict::Give(version, Content::Soa),
     }
 }
 

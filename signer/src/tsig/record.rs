@@ -150,16 +150,18 @@ fn read(message: &[u8], start: usize, owner_end: usize) -> Result<Found, Malform
 fn rdata_of(key_name: Box<[u8]>, rdata: &[u8]) -> Option<Tsig> {
     let name_end = plain_name_end(rdata)?;
     let (algorithm, rest) = rdata.split_at_checked(name_end)?;
-    let (times, rest) = rest.split_first_chunk::<8>()?;
+    let (time, rest) = rest.split_first_chunk::<6>()?;
+    let (fudge, rest) = rest.split_first_chunk::<2>()?;
     let (mac, rest) = counted(rest)?;
     let (ids, rest) = rest.split_first_chunk::<4>()?;
     let (other, rest) = counted(rest)?;
-    let [a, b, c, d, e, f, g, h] = *times;
+    let mut time_s = [0; 8];
+    time_s[2..].copy_from_slice(time);
     rest.is_empty().then(|| Tsig {
         key_name,
         algorithm: algorithm.to_ascii_lowercase().into(),
-        time_s: u64::from_be_bytes([0, 0, a, b, c, d, e, f]),
-        fudge_s: u16::from_be_bytes([g, h]),
+        time_s: u64::from_be_bytes(time_s),
+        fudge_s: u16::from_be_bytes(*fudge),
         mac: mac.into(),
         original_id: u16::from_be_bytes([ids[0], ids[1]]),
         error: u16::from_be_bytes([ids[2], ids[3]]),

@@ -92,7 +92,7 @@ pub fn open(request: &[u8], key_of: impl FnOnce(&[u8]) -> Option<Arc<Key>>, now_
         let (mac, other) = (Box::default(), Box::default());
         let original_id = record::id_of(&stripped);
         let bare_len = answer.len();
-        record::append(&mut answer, &Tsig { mac, other, original_id, error, ..tsig.clone() });
+        record::append(&mut answer, &Tsig { mac, original_id, error, other, ..tsig.clone() });
         // A compressed key name would make the answer longer than the request: no amplifier.
         if answer.len() > request.len() {
             answer.truncate(bare_len);

@@ -78,7 +78,9 @@ fn what_is_signed_is_what_comes_out() {
         };
         assert_eq!(found.octets, query());
         let mut sent = [answer(1), answer(2), answer(3)];
-        sent.iter_mut().for_each(|message| found.session.sign(message, NOW));
+        for message in &mut sent {
+            found.session.sign(message, NOW);
+        }
         assert_eq!(read(&sent, answers), Ok(vec![answer(1), answer(2), answer(3)]));
     }
 }
@@ -267,9 +269,9 @@ fn sparse(total: u32, signed_at: impl Fn(u32) -> bool) -> (Vec<Vec<u8>>, Answers
             digest.prior_mac(&prior);
             digest.plain(&pending);
             if number == 0 {
-                digest.variables(&key, &tsig)
+                digest.variables(&key, &tsig);
             } else {
-                digest.timers(&tsig)
+                digest.timers(&tsig);
             }
             tsig.mac = digest.mac();
             record::append(&mut message, &tsig);
