@@ -17,7 +17,7 @@ use crate::users::{User, command};
 use crate::wait::{SOON, until};
 
 /// What no instance here should do: talk to the world, or share a file with another.
-pub(crate) const OPTIONS: &str = "pid-file none; session-keyfile none; listen-on-v6 { none; }; \
+pub const OPTIONS: &str = "pid-file none; session-keyfile none; listen-on-v6 { none; }; \
      recursion no; dnssec-validation no; empty-zones-enable no; querylog no; notify-delay 0; \
      tcp-clients 200;";
 
@@ -186,7 +186,8 @@ zone "{zone}" {{ type secondary; file "zone"; masterfile-format text;
     }
 }
 
-pub(crate) fn named(dir: &Path, name: &str, conf: &str) -> Result<Process> {
+/// Runs one in `dir` with this configuration.
+pub fn named(dir: &Path, name: &str, conf: &str) -> Result<Process> {
     let path = dir.join("named.conf");
     write(&path, conf, User::Harness, 0o644)?;
     let mut command = command(User::Harness, &daemon("named")?)?;

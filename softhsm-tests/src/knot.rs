@@ -3,7 +3,7 @@
 //! Its ways: owner names are lower-cased as it reads them, NOTIFY goes out over TCP, IXFR is
 //! answered over UDP too, and it keeps the differences between the zone files that it was given.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -45,7 +45,7 @@ impl Knot {
             file = zone_file.display()
         );
         let setup = Setup { name: spec.name, zone: spec.zone, key: spec.key, port };
-        let process = setup.start(&dir, spec.notify_port, "transfer", &zone)?;
+        let process = setup.start(scratch, spec.notify_port, "transfer", &zone)?;
         let mut knot = Self { process, port, zone: spec.zone.to_owned(), zone_file };
         until("Knot's answer", SOON, || {
             knot.process.check_running()?;
@@ -70,7 +70,7 @@ impl Knot {
             file = zone_file.display()
         );
         let setup = Setup { name: spec.name, zone: spec.zone, key: spec.key, port: spec.port };
-        let process = setup.start(&dir, spec.server_port, "notify", &zone)?;
+        let process = setup.start(scratch, spec.server_port, "notify", &zone)?;
         Ok(Self { process, port: spec.port, zone: spec.zone.to_owned(), zone_file })
     }
 
@@ -95,21 +95,9 @@ struct Setup<'a> {
 
 impl Setup<'_> {
     /// `remote` is the signer's port, `action` what the signer may do with the key.
-    fn start(&self, dir: &Path, remote: u16, action: &str, zone: &str) -> Result<Process> {
-        let at = dir.display();
-        let conf = format!(
-            r#"server:
-    rundir: "{at}"
-    listen: 127.0.0.1@{port}
-    udp-workers: 1
-    tcp-workers: 1
-    background-workers: 1
-database:
-    storage: "{at}"
-log:
-  - target: stderr
-    any: info
-key:
+    fn start(&self, scratch: &Scratch, remote: u16, action: &str, zone: &str) -> Result<Process> {
+        let sections = format!(
+            r#"key:
   - id: "{key}"
     algorithm: {ALGORITHM}
     secret: "{secret}"
@@ -127,15 +115,37 @@ acl:
 zone:
   - domain: "{name}"
 {zone}"#,
-            port = self.port,
             key = self.key.name,
             secret = self.key.secret,
             name = self.zone,
         );
-        let path = dir.join("knot.conf");
-        write(&path, &conf, User::Harness, 0o600)?;
-        let mut command = command(User::Harness, &daemon("knotd")?)?;
-        command.arg("-c").arg(&path);
-        Process::spawn(self.name, command, &dir.join("knotd.log"))
+        run(scratch, self.name, self.port, &sections)
     }
+}
+
+/// Runs a Knot in a directory `name` of its own, on `port` of 127.0.0.1, with more sections of its
+/// configuration.
+pub fn run(scratch: &Scratch, name: &str, port: u16, sections: &str) -> Result<Process> {
+    let dir = scratch.dir(name, User::Harness, 0o755)?;
+    let at = dir.display();
+    let conf = format!(
+        r#"server:
+    rundir: "{at}"
+    listen: 127.0.0.1@{port}
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 1
+database:
+    storage: "{at}"
+log:
+  - target: stderr
+    any: info
+{sections}"#
+    );
+    let path = dir.join("knot.conf");
+    // It holds a key.
+    write(&path, &conf, User::Harness, 0o600)?;
+    let mut command = command(User::Harness, &daemon("knotd")?)?;
+    command.arg("-c").arg(&path);
+    Process::spawn(name, command, &dir.join("knotd.log"))
 }

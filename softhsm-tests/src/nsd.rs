@@ -50,7 +50,7 @@ zone:
 
 /// Runs an NSD in a directory `name` of its own, on `port` of 127.0.0.1, with more lines of the
 /// `server:` clause and whatever clauses follow it.
-pub(crate) fn run(
+pub fn run(
     scratch: &Scratch,
     name: &str,
     port: u16,

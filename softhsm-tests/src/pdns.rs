@@ -12,13 +12,15 @@ use anyhow::Result;
 use crate::process::Process;
 use crate::scratch::{Scratch, write};
 use crate::tools::{daemon, run_ok, tool};
-use crate::tsig::{ALGORITHM, Key, PrimarySpec, SecondarySpec};
+use crate::tsig::{ALGORITHM, PrimarySpec, SecondarySpec};
 use crate::users::{User, command};
 use crate::wait::{SOON, until};
 use crate::{ports, query};
 
 /// The tables of a new database.
 const SCHEMA: &str = "/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql";
+/// What a secondary's configuration has beside what every one has.
+pub const SECONDARY: &str = "secondary=yes\nallow-axfr-ips=127.0.0.1\nonly-notify=\n";
 
 /// A PowerDNS with one zone in an `SQLite` database. It answers queries in clear.
 #[derive(Debug)]
@@ -41,7 +43,8 @@ impl Pdns {
             "primary=yes\nonly-notify=127.0.0.0/8\nalso-notify=127.0.0.1:{}\nallow-axfr-ips=\n",
             spec.notify_port
         );
-        prepare(&dir, port, &more, spec.key)?;
+        prepare(&dir, port, &more)?;
+        util(&dir, &["import-tsig-key", &spec.key.name, ALGORITHM, &spec.key.secret])?;
         load(&dir, spec.zone, spec.content)?;
         util(&dir, &["set-kind", spec.zone, "primary"])?;
         util(&dir, &["activate-tsig-key", spec.zone, &spec.key.name, "primary"])?;
@@ -55,13 +58,26 @@ impl Pdns {
 
     /// Starts a secondary; it serves the zone once it has got it.
     pub fn secondary(scratch: &Scratch, spec: &SecondarySpec<'_>) -> Result<Self> {
-        let dir = scratch.dir(spec.name, User::Harness, 0o755)?;
-        let more = "secondary=yes\nallow-axfr-ips=127.0.0.1\nonly-notify=\n";
-        prepare(&dir, spec.port, more, spec.key)?;
         let server = format!("127.0.0.1:{}", spec.server_port);
-        util(&dir, &["create-secondary-zone", spec.zone, &server])?;
-        util(&dir, &["activate-tsig-key", spec.zone, &spec.key.name, "secondary"])?;
-        Self::start(spec.name, dir, spec.port, spec.zone)
+        let commands = [
+            vec!["import-tsig-key", &spec.key.name, ALGORITHM, &spec.key.secret],
+            vec!["create-secondary-zone", spec.zone, &server],
+            vec!["activate-tsig-key", spec.zone, &spec.key.name, "secondary"],
+        ];
+        Self::prepared_by(scratch, (spec.name, spec.zone, spec.port), SECONDARY, &commands)
+    }
+
+    /// Starts one on `port` whose database `pdnsutil` has prepared with these commands.
+    pub fn prepared_by(
+        scratch: &Scratch,
+        (name, zone, port): (&str, &str, u16),
+        more: &str,
+        commands: &[Vec<&str>],
+    ) -> Result<Self> {
+        let dir = scratch.dir(name, User::Harness, 0o755)?;
+        prepare(&dir, port, more)?;
+        commands.iter().try_for_each(|words| util(&dir, words))?;
+        Self::start(name, dir, port, zone)
     }
 
     /// The serial that it serves.
@@ -82,8 +98,8 @@ impl Pdns {
     }
 }
 
-/// Writes the configuration and makes the database, with the key in it.
-fn prepare(dir: &Path, port: u16, more: &str, key: &Key) -> Result<()> {
+/// Writes the configuration and makes the database.
+fn prepare(dir: &Path, port: u16, more: &str) -> Result<()> {
     let (at, database) = (dir.display(), dir.join("database"));
     // No caches: a story asks again after a change. No questions to the world.
     let conf = format!(
@@ -97,8 +113,7 @@ fn prepare(dir: &Path, port: u16, more: &str, key: &Key) -> Result<()> {
     );
     write(&dir.join("pdns.conf"), &conf, User::Harness, 0o600)?;
     let mut sqlite = command(User::Harness, &tool("sqlite3")?)?;
-    run_ok(sqlite.arg(&database).arg(format!(".read {SCHEMA}")))?;
-    util(dir, &["import-tsig-key", &key.name, ALGORITHM, &key.secret])
+    run_ok(sqlite.arg(&database).arg(format!(".read {SCHEMA}"))).map(drop)
 }
 
 fn load(dir: &Path, zone: &str, content: &str) -> Result<()> {
