@@ -220,6 +220,28 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_told_by_all_that_was_known_of_it() {
+        let of = |machine: Option<u8>, inode, born: Option<&str>| Place {
+            instance: InstanceId(Hash([0; 32])),
+            machine: machine.map(|octet| Hash([octet; 32])),
+            inode,
+            born: born.map(str::to_owned),
+        };
+        let noted = of(Some(1), 7, Some("a"));
+        for (here, is_same) in [
+            (of(Some(1), 7, Some("a")), true),
+            (of(Some(1), 7, None), true),
+            (of(Some(1), 8, Some("a")), false),
+            (of(Some(1), 8, None), false),
+            (of(Some(1), 7, Some("b")), false),
+            (of(Some(2), 7, Some("a")), false),
+            (of(None, 7, Some("a")), false),
+        ] {
+            assert_eq!(noted.is(&here), is_same, "{here:?}");
+        }
+    }
+
+    #[test]
     fn a_file_that_is_none_is_never_written_over() {
         let site = Site::new();
         let file = site.dir.path().join("state/instance");

@@ -102,12 +102,13 @@ fn of_two_moves_that_were_approved_one_begins() {
 fn a_freeze_and_a_clock_that_is_not_believed_hold_no_move() {
     let mut world = held();
     world.freeze("adam", Scope::All).expect("frozen");
+    // A box that was built to replace a dead one may stand far ahead of the last line.
+    world.now += 60 * 86_400;
+    assert!(world.state.clock(world.now).is_err());
     let hash = world.propose("olga", moved(1, 2)).expect("proposed");
     for officer in ["alice", "bob"] {
         world.approve(officer, hash).expect("approved");
     }
-    // A box that was built to replace a dead one may stand far ahead of the last line.
-    world.now += 6 * 86_400;
     world.begin(hash).expect("begun");
     assert!(world.state.freezes().next().is_some(), "and it stays frozen");
 }
