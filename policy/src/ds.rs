@@ -199,7 +199,7 @@ impl From<Ds> for RawDs {
 }
 
 /// All that a parent is to hold for a zone: its keys, and their DS by each digest. Never empty;
-/// no DS at all is [`CDS_DELETE`] and [`epp_delete`].
+/// no DS at all is [`CDS_DELETE`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Delegation {
     zone: ZoneName,
@@ -232,8 +232,6 @@ pub enum DelegationError {
 pub enum EppForm {
     /// The DS data interface.
     DsData,
-    /// The DS data interface, with the key of each DS, for registries that check it.
-    DsDataWithKey,
     /// The key data interface: the registry makes the DS.
     KeyData,
 }
@@ -291,11 +289,6 @@ impl Delegation {
         self.keys.iter().map(|key| key.public.dnskey_rdata(key.role.flags())).collect()
     }
 
-    /// The extension of an EPP `<create>` of the domain (RFC 5910 §5.2.1).
-    pub fn epp_create(&self, form: EppForm) -> String {
-        SecDns::element("create", |xml| self.write_epp(xml, form))
-    }
-
     /// The extension of an EPP `<update>` after which the registry holds this and nothing else
     /// (RFC 5910 §5.2.5).
     pub fn epp_replace(&self, form: EppForm) -> String {
@@ -317,18 +310,10 @@ impl Delegation {
                     xml.leaf("alg", ds.algorithm.number());
                     xml.leaf("digestType", ds.digest_type.number());
                     xml.leaf("digest", HEXUPPER.encode(&ds.digest));
-                    if form == EppForm::DsDataWithKey {
-                        key.write_epp(xml);
-                    }
                 });
             }
         }
     }
-}
-
-/// The extension of an EPP `<update>` after which the registry holds no DS for the domain.
-pub fn epp_delete() -> String {
-    SecDns::element("update", |xml| xml.parent("rem", |xml| xml.leaf("all", true)))
 }
 
 impl DelegatedKey {

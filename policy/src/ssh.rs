@@ -46,21 +46,12 @@ pub enum Namespace {
     Withdraw,
     /// An officer stops the use of KSKs.
     Freeze,
-    /// A person signs in.
-    SignIn,
 }
 
 impl Namespace {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Found,
-        Self::Propose,
-        Self::Approve,
-        Self::Deny,
-        Self::Withdraw,
-        Self::Freeze,
-        Self::SignIn,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Found, Self::Propose, Self::Approve, Self::Deny, Self::Withdraw, Self::Freeze];
 
     /// What `ssh-keygen -Y sign -n` is given.
     pub const fn as_str(self) -> &'static str {
@@ -71,7 +62,6 @@ impl Namespace {
             Self::Deny => "deny@countersign",
             Self::Withdraw => "withdraw@countersign",
             Self::Freeze => "freeze@countersign",
-            Self::SignIn => "sign-in@countersign",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The ledger's Merkle tree (RFC 6962 §2.1): a leaf is a line's bytes without its newline. One
-//! [`TreeHead`] commits to every line before it, and two short proofs (RFC 9162 §2.1.3 and
-//! §2.1.4) show to someone who holds nothing but heads that a line is in the ledger, or that a
-//! later ledger goes on from an earlier one.
+//! [`TreeHead`] commits to every line before it, and a short proof (RFC 9162 §2.1.3) shows to
+//! someone who holds nothing but a head that a line is in the ledger. That a later ledger goes on from an
+//! earlier one is told by folding it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -140,14 +140,6 @@ pub enum ProofError {
         /// The tree's size.
         size: u64,
     },
-    /// The older tree is the larger one.
-    #[error("a tree of {from} lines is no prefix of one of {to}")]
-    Shrunk {
-        /// Size of the older tree.
-        from: u64,
-        /// Size of the newer.
-        to: u64,
-    },
     /// More or fewer hashes than trees of these sizes need.
     #[error("the proof has {0} hashes, which is not the number that trees of this size need")]
     Length(usize),
@@ -264,35 +256,6 @@ impl Tree {
         Some(proof)
     }
 
-    /// The proof that the first `from` lines are a prefix of the first `to`, for
-    /// [`verify_consistency`]: RFC 6962's PROOF(from, D\[to\]). It is empty when nothing is to be
-    /// shown: from the empty tree, or between equal sizes. `None` if there is no such pair.
-    pub fn consistency(&self, from: u64, to: u64) -> Option<Vec<Hash>> {
-        if from > to || to > self.len() {
-            return None;
-        }
-        if from == 0 || from == to {
-            return Some(Vec::new());
-        }
-        let (mut begin, mut end, mut proof) = (0, to, Vec::new());
-        while from != end {
-            let middle = begin + largest_power_below(end - begin);
-            if from <= middle {
-                proof.push(self.range_root(middle, end));
-                end = middle;
-            } else {
-                proof.push(self.range_root(begin, middle));
-                begin = middle;
-            }
-        }
-        // The verifier has this one already if it is the whole older tree.
-        if begin != 0 {
-            proof.push(self.range_root(begin, end));
-        }
-        proof.reverse();
-        Some(proof)
-    }
-
     /// MTH(D\[begin:end\]), `end` within the tree and `begin` a multiple of a power of two that is
     /// no less than the length: as every range of RFC 6962's recursion is. Such a range is a row
     /// of complete subtrees, the largest first.
@@ -338,48 +301,6 @@ pub fn verify_inclusion(
     expect_root(root, head.root)
 }
 
-/// Proves that the ledger with head `to` begins with the one with head `from` (RFC 9162
-/// §2.1.4.2). The empty ledger begins every one; nothing needs proof then but its root. Both heads
-/// are to be from verified checkpoints.
-pub fn verify_consistency(
-    from: &TreeHead,
-    to: &TreeHead,
-    proof: &[Hash],
-) -> Result<(), ProofError> {
-    if from.size > to.size {
-        return Err(ProofError::Shrunk { from: from.size, to: to.size });
-    }
-    if from.size == 0 || from.size == to.size {
-        if !proof.is_empty() {
-            return Err(ProofError::Length(proof.len()));
-        }
-        if from.size == 0 {
-            expect_root(from.root, Hash::of(&[]))?;
-        }
-        return if from.size == to.size { expect_root(to.root, from.root) } else { Ok(()) };
-    }
-    let mut climb = Climb { node: from.size - 1, last: to.size - 1 };
-    climb.skip_right_children();
-    let (first, rest) = if from.size.is_power_of_two() {
-        (&from.root, proof)
-    } else {
-        proof.split_first().ok_or(ProofError::Length(0))?
-    };
-    let (mut old, mut new) = (*first, *first);
-    for hash in rest {
-        match climb.step().ok_or(ProofError::Length(proof.len()))? {
-            Sibling::Left => {
-                old = Hash::node(*hash, old);
-                new = Hash::node(*hash, new);
-            }
-            Sibling::Right => new = Hash::node(new, *hash),
-        }
-    }
-    climb.finished(proof)?;
-    expect_root(old, from.root)?;
-    expect_root(new, to.root)
-}
-
 fn expect_root(found: Hash, expected: Hash) -> Result<(), ProofError> {
     if found == expected { Ok(()) } else { Err(ProofError::Root { found, expected }) }
 }
@@ -414,13 +335,6 @@ impl Climb {
         };
         self.up();
         Some(sibling)
-    }
-
-    /// To the root of the largest complete subtree that ends with this node.
-    fn skip_right_children(&mut self) {
-        while self.node & 1 == 1 {
-            self.up();
-        }
     }
 
     fn up(&mut self) {

@@ -177,7 +177,7 @@ fn an_approval_for_another_ledger() {
 }
 
 #[test]
-fn an_approval_used_as_a_denial_or_a_sign_in() {
+fn an_approval_used_for_anything_else() {
     let (mut world, hash, bob) = one_is_missing();
     let mut turned = bob.clone();
     if let Entry::Verdict { verb, .. } = &mut turned {
@@ -195,9 +195,9 @@ fn an_approval_used_as_a_denial_or_a_sign_in() {
     }
     let Entry::Verdict { signature, .. } = &bob else { panic!("a verdict") };
     let text = verdict.to_text();
-    let as_sign_in =
-        countersign_policy::ssh::verify(signature, Namespace::SignIn, text.as_bytes(), false);
-    assert!(as_sign_in.is_err());
+    let as_denial =
+        countersign_policy::ssh::verify(signature, Namespace::Deny, text.as_bytes(), false);
+    assert!(as_denial.is_err());
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn epp_with_ds_and_key() {
         .map(|line| format!("{indent}{line}\n"))
         .concat()
     };
-    let ds_data = |indent: &str, key_data: &str| {
+    let ds_data = |indent: &str| {
         [
             "<secDNS:dsData>",
             "  <secDNS:keyTag>55648</secDNS:keyTag>",
@@ -202,16 +202,8 @@ fn epp_with_ds_and_key() {
         ]
         .map(|line| format!("{indent}{line}\n"))
         .concat()
-            + &format!("{key_data}{indent}</secDNS:dsData>\n")
+            + &format!("{indent}</secDNS:dsData>\n")
     };
-    let create = |content: &str| {
-        format!(
-            "<secDNS:create xmlns:secDNS=\"urn:ietf:params:xml:ns:secDNS-1.1\">\n{content}</secDNS:create>\n"
-        )
-    };
-    assert_eq!(one.epp_create(EppForm::DsData), create(&ds_data("  ", "")));
-    assert_eq!(one.epp_create(EppForm::DsDataWithKey), create(&ds_data("  ", &key_data("    "))));
-    assert_eq!(one.epp_create(EppForm::KeyData), create(&key_data("  ")));
     let update = |content: &str| {
         format!(
             concat!(
@@ -224,9 +216,12 @@ fn epp_with_ds_and_key() {
     };
     assert_eq!(
         one.epp_replace(EppForm::DsData),
-        update(&format!("  <secDNS:add>\n{}  </secDNS:add>\n", ds_data("    ", "")))
+        update(&format!("  <secDNS:add>\n{}  </secDNS:add>\n", ds_data("    ")))
     );
-    assert_eq!(epp_delete(), update(""));
+    assert_eq!(
+        one.epp_replace(EppForm::KeyData),
+        update(&format!("  <secDNS:add>\n{}  </secDNS:add>\n", key_data("    ")))
+    );
 }
 
 #[test]

@@ -437,7 +437,6 @@ fn namespaces_are_the_agreed_ones() {
             "deny@countersign",
             "withdraw@countersign",
             "freeze@countersign",
-            "sign-in@countersign",
         ]
     );
 }

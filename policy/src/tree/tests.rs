@@ -35,21 +35,6 @@ fn path(m: usize, lines: &[Vec<u8>]) -> Vec<Hash> {
     path
 }
 
-/// RFC 6962 §2.1.2: SUBPROOF(m, D[n], b).
-fn subproof(m: usize, lines: &[Vec<u8>], whole: bool) -> Vec<Hash> {
-    if m == lines.len() {
-        return if whole { Vec::new() } else { vec![mth(lines)] };
-    }
-    let k = split(lines.len());
-    let (mut proof, other) = if m <= k {
-        (subproof(m, &lines[..k], whole), mth(&lines[k..]))
-    } else {
-        (subproof(m - k, &lines[k..], false), mth(&lines[..k]))
-    };
-    proof.push(other);
-    proof
-}
-
 fn numbered(n: usize) -> Vec<Vec<u8>> {
     (0..n).map(|i| format!("line {i}").into_bytes()).collect()
 }
@@ -115,13 +100,6 @@ fn every_small_tree_is_the_naive_one_and_proves_itself() {
             assert_eq!(proof, path(index, &lines[..to]));
             assert_eq!(verify_inclusion(&newer, index as u64, &lines[index], &proof), Ok(()));
         }
-        for from in 0..=to {
-            let proof = tree.consistency(from as u64, to as u64).expect("proof");
-            if from > 0 {
-                assert_eq!(proof, subproof(from, &lines[..to], true));
-            }
-            assert_eq!(verify_consistency(&head(&tree, from), &newer, &proof), Ok(()));
-        }
     }
 }
 
@@ -132,23 +110,12 @@ fn there_is_no_proof_of_what_is_not_there() {
     let tree = tree(&lines);
     assert_eq!(tree.inclusion(5, 5), None);
     assert_eq!(tree.inclusion(0, 6), None);
-    assert_eq!(tree.consistency(3, 2), None);
-    assert_eq!(tree.consistency(3, 6), None);
-    let (three, five) = (head(&tree, 3), head(&tree, 5));
+    let five = head(&tree, 5);
     assert_eq!(
         verify_inclusion(&five, 5, b"line 5", &[]),
         Err(ProofError::Outside { index: 5, size: 5 })
     );
-    assert_eq!(verify_consistency(&five, &three, &[]), Err(ProofError::Shrunk { from: 5, to: 3 }));
-    // Empty and equal trees need no hashes; their roots are looked at all the same.
-    let empty = Tree::new().head();
     let wrong = |size| TreeHead { size, root: Hash([7; 32]) };
-    assert_eq!(verify_consistency(&empty, &five, &[]), Ok(()));
-    assert!(verify_consistency(&empty, &five, &[three.root]).is_err());
-    assert!(verify_consistency(&wrong(0), &five, &[]).is_err());
-    assert!(verify_consistency(&wrong(0), &wrong(0), &[]).is_err());
-    assert!(verify_consistency(&five, &five, &[three.root]).is_err());
-    assert!(verify_consistency(&wrong(5), &five, &[]).is_err());
     assert!(!tree.contains(&wrong(3)) && !tree.contains(&wrong(6)));
 }
 
@@ -163,11 +130,6 @@ fn a_proof_is_as_long_as_its_tree_is_high() {
     assert_eq!(verify(claim(2, 2), 2), Ok(()));
     assert_eq!(verify(claim(4, 2), 2), Err(ProofError::Length(1)));
     assert_eq!(verify(claim(2, 4), 4), Err(ProofError::Length(2)));
-    let proof = |size| tree.consistency(2, size).expect("proof");
-    let verify = |head, size| verify_consistency(&claim(2, 2), &head, &proof(size));
-    assert_eq!(verify(claim(4, 4), 4), Ok(()));
-    assert_eq!(verify(claim(8, 4), 4), Err(ProofError::Length(1)));
-    assert_eq!(verify(claim(4, 8), 8), Err(ProofError::Length(2)));
 }
 
 #[test]
@@ -249,14 +211,14 @@ proptest! {
     #[test]
     fn random_trees_are_naive_ones(
         lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 1..300),
-        (from, to, index) in any::<(prop::sample::Index, prop::sample::Index, prop::sample::Index)>(),
+        (to, index) in any::<(prop::sample::Index, prop::sample::Index)>(),
         change in change(),
         bit in any::<u8>(),
     ) {
         let tree = tree(&lines);
         let to = 1 + to.index(lines.len());
-        let (from, index) = (1 + from.index(to), index.index(to));
-        let (older, newer) = (head(&tree, from), head(&tree, to));
+        let index = index.index(to);
+        let newer = head(&tree, to);
         prop_assert_eq!(newer.root, mth(&lines[..to]));
         let line = &lines[index];
         let index = index as u64;
@@ -273,17 +235,6 @@ proptest! {
         forged.root.0[usize::from(bit >> 3)] ^= 1 << (bit & 7);
         prop_assert!(verify_inclusion(&forged, index, line, &proof).is_err());
         prop_assert!(!tree.contains(&forged));
-
-        let proof = tree.consistency(older.size, newer.size).expect("proof");
-        prop_assert_eq!(verify_consistency(&older, &newer, &proof), Ok(()));
-        let mutated = change.apply(&proof);
-        if mutated != proof {
-            prop_assert!(verify_consistency(&older, &newer, &mutated).is_err());
-        }
-        prop_assert!(verify_consistency(&older, &forged, &proof).is_err());
-        let mut forged = older;
-        forged.root.0[usize::from(bit >> 3)] ^= 1 << (bit & 7);
-        prop_assert!(verify_consistency(&forged, &newer, &proof).is_err());
     }
 
     /// No history but the own one is a prefix.
@@ -296,7 +247,5 @@ proptest! {
         lines[at].push(b'x');
         let edited = tree(&lines);
         prop_assert!(!edited.contains(&head(&honest, from)));
-        let proof = edited.consistency(from as u64, n as u64).expect("proof");
-        prop_assert!(verify_consistency(&head(&honest, from), &edited.head(), &proof).is_err());
     }
 }

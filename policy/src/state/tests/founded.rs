@@ -41,7 +41,7 @@ fn each_signature_is_that_persons_over_that_text_for_that_purpose() {
         found(entry, NOW)
     };
     refused(sign(&|text| people[2].sign(Namespace::Found, text)), "which is no key of alice's");
-    refused(sign(&|text| people[1].sign(Namespace::SignIn, text)), "alice's signature");
+    refused(sign(&|text| people[1].sign(Namespace::Propose, text)), "alice's signature");
     refused(sign(&|text| people[1].sign(Namespace::Found, &text[1..])), "alice's signature");
 }
 

@@ -64,7 +64,7 @@ fn a_verdict_is_signed_as_what_it_is() {
             "alice's signature",
         ),
         (
-            altered(&entry, |_, _, s| *s = sign("alice", Namespace::SignIn, &text)),
+            altered(&entry, |_, _, s| *s = sign("alice", Namespace::Propose, &text)),
             "alice's signature",
         ),
         (
