@@ -135,6 +135,7 @@ fn find(entered: &Entered, module: &Pkcs11) -> Result<(Slot, TokenInfo), Fault> 
             seen.push(format!("`{label}` with serial number `{serial}`"));
         }
     }
+    entered.token.life().absent = found.is_none();
     found.ok_or_else(|| {
         let seen = if seen.is_empty() { "no other".to_owned() } else { seen.join(", ") };
         Fault::Token(format!(

@@ -76,6 +76,8 @@ pub(super) struct Life {
     pub(super) offered: Option<Offered>,
     /// The PIN file that it accepted in this process.
     pub(super) accepted: Option<FileStamp>,
+    /// When it was last looked for, its module did not show it.
+    pub(super) absent: bool,
     /// It waits for its module to be renewed; nothing else is opened there meanwhile.
     pub(super) renew: bool,
 }
@@ -117,6 +119,7 @@ impl Token {
             root: None,
             offered: None,
             accepted: None,
+            absent: false,
             renew: false,
         };
         Self {

@@ -143,9 +143,10 @@ enum Turn {
 struct Renewals(BTreeMap<PathBuf, (Instant, u32)>);
 
 impl Renewals {
-    /// A token that was open in this process, and now fails again and again, while its group has no
-    /// other: its module is renewed, once every thread is out of it. That closes the module's other
-    /// tokens for a moment, and is done ever more rarely.
+    /// A token that was open in this process, or that its module never showed, and that fails again and
+    /// again while its group has no other: its module is renewed, once every thread is out of it. (Some
+    /// look for their tokens only when they are initialised.) That closes the module's other tokens for a
+    /// moment, and is done ever more rarely.
     fn turn(&mut self, shared: &Shared, token: &Token, now: Instant) -> Turn {
         let module = &token.spec.module;
         let peers = || {
@@ -154,7 +155,7 @@ impl Renewals {
         };
         let wanted = {
             let life = token.life();
-            life.accepted.is_some() && life.unserved >= RENEW_AFTER
+            (life.accepted.is_some() || life.absent) && life.unserved >= RENEW_AFTER
         };
         let hung = || peers().any(|peer| matches!(peer.life().phase, Phase::Hung { .. }));
         let served = || shared.group(&token.spec.group).any(|other| other.is_usable());

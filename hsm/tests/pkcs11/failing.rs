@@ -309,6 +309,19 @@ fn a_store_that_goes_away_and_comes_back_signs_again() {
 }
 
 #[test]
+fn a_store_that_is_away_at_the_start_is_found_when_it_comes() {
+    // SoftHSM looks for its tokens when it is initialised, and never again.
+    let store = Store::new("zsk");
+    let (here, away) = (store.token_dir(), store.path("unplugged"));
+    std::fs::rename(&here, &away).expect("unplug");
+    let state = tempfile::tempdir().expect("directory");
+    let running = Running::start(state.path(), vec![store.spec("zsk-a", "zsk")], vec![]);
+    running.until_unusable("zsk-a", "no token with the label");
+    std::fs::rename(&away, &here).expect("plug in");
+    running.until_usable("zsk-a");
+}
+
+#[test]
 fn a_module_renewed_for_one_token_brings_back_its_others_too() {
     let store = Store::new("zsk");
     let second = store.with_second_token("ksk-a", "ksk");

@@ -1,5 +1,7 @@
 //! The control file, the module behind, and the log of calls.
 
+use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,9 @@ use super::rules::{Action, Rules};
 struct Control {
     module: PathBuf,
     #[serde(default)]
-    softhsm2_conf: Option<PathBuf>,
+    environment: BTreeMap<String, String>,
+    #[serde(default)]
+    parameters: Option<String>,
     #[serde(default)]
     rules: Option<PathBuf>,
     #[serde(default)]
@@ -25,7 +29,8 @@ struct Control {
 
 /// One loaded shim.
 pub struct Shim {
-    softhsm2_conf: Option<PathBuf>,
+    environment: BTreeMap<String, String>,
+    parameters: Option<CString>,
     rules: Mutex<Rules>,
     log: Option<Mutex<File>>,
     /// Never unloaded: its functions are in our list.
@@ -56,7 +61,9 @@ impl Shim {
         let inner = unsafe { libloading::Library::new(&inner_path) }
             .map_err(|e| format!("{}: {e}", inner_path.display()))?;
         let rules = Mutex::new(Rules::at(control.rules));
-        Ok(Self { softhsm2_conf: control.softhsm2_conf, rules, log, inner })
+        let parameters = control.parameters.map(CString::new).transpose();
+        let parameters = parameters.map_err(|e| problem(&e))?;
+        Ok(Self { environment: control.environment, parameters, rules, log, inner })
     }
 
     /// The function list of the module behind.
@@ -105,18 +112,25 @@ impl Shim {
         }
     }
 
-    /// Sets `SOFTHSM2_CONF`, and keeps other shims of this process from setting theirs for as long
-    /// as the lock is held. SoftHSM reads it in `C_Initialize`.
+    /// What the module is to find in the reserved field of its initialisation's arguments; null if nothing.
+    pub fn parameters(&self) -> *mut std::ffi::c_void {
+        self.parameters
+            .as_ref()
+            .map_or(std::ptr::null_mut(), |text| text.as_ptr().cast_mut().cast())
+    }
+
+    /// Sets the environment, and keeps other shims of this process from setting theirs for as long
+    /// as the lock is held. Modules read it in `C_Initialize`.
     pub fn alone_with_environment(&self) -> std::io::Result<File> {
         // Each shim is a library of its own, with its own statics: what they share is the process,
         // and so its program file.
         let lock = File::open("/proc/self/exe")?;
         lock.lock()?;
-        if let Some(conf) = &self.softhsm2_conf {
-            #[expect(unsafe_code, reason = "SoftHSM takes its configuration from the environment")]
+        for (name, value) in &self.environment {
+            #[expect(unsafe_code, reason = "modules take their configuration from the environment")]
             // SAFETY: under the lock no other shim writes; nothing else in a test process does.
             unsafe {
-                std::env::set_var("SOFTHSM2_CONF", conf);
+                std::env::set_var(name, value);
             }
         }
         Ok(lock)

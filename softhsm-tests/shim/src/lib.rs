@@ -8,14 +8,16 @@
 //!
 //! ```json
 //! { "module": "/usr/lib/softhsm/libsofthsm2.so",
-//!   "softhsm2_conf": "/tmp/t/softhsm2.conf",
+//!   "environment": { "SOFTHSM2_CONF": "/tmp/t/softhsm2.conf" },
 //!   "rules": "/tmp/t/rules.json",
 //!   "log": "/tmp/t/calls.log" }
 //! ```
 //! - `module`: the real module. It is copied to the shim's path with `.inner.so` appended and loaded
 //!   from there, so that two shims have two instances of it. The process that loads the shim has to be
 //!   able to write there, unless the copy has been made for it.
-//! - `softhsm2_conf` (optional): put into the environment as `SOFTHSM2_CONF` for `C_Initialize`.
+//! - `environment` (optional): put into the environment for `C_Initialize`.
+//! - `parameters` (optional): handed to the module in the reserved field of `C_Initialize`'s arguments, where
+//!   NSS softokn looks for them.
 //! - `rules` (optional): the rules file, below. It need not exist.
 //! - `log` (optional): a line is appended for each call that is watched, *before* it is carried out:
 //!   process id, call, its count, and `injected` if a rule applies.
@@ -58,10 +60,11 @@ mod rules;
 use std::sync::OnceLock;
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_BYTE, CK_FLAGS, CK_FUNCTION_LIST, CK_FUNCTION_LIST_PTR_PTR, CK_MECHANISM,
-    CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_NOTIFY, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE,
-    CK_SESSION_INFO, CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE, CK_UTF8CHAR,
-    CKR_FUNCTION_FAILED, CKR_FUNCTION_NOT_SUPPORTED, CKR_GENERAL_ERROR, CKR_OK,
+    CK_ATTRIBUTE, CK_BYTE, CK_C_INITIALIZE_ARGS, CK_FLAGS, CK_FUNCTION_LIST,
+    CK_FUNCTION_LIST_PTR_PTR, CK_MECHANISM, CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_NOTIFY,
+    CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SESSION_INFO, CK_SLOT_ID, CK_TOKEN_INFO,
+    CK_ULONG, CK_USER_TYPE, CK_UTF8CHAR, CKR_FUNCTION_FAILED, CKR_FUNCTION_NOT_SUPPORTED,
+    CKR_GENERAL_ERROR, CKR_OK,
 };
 
 use control::Shim;
@@ -161,10 +164,10 @@ fn watched_answer(
             lists.shim.hang(call);
             carry_out(lists)
         }
-        Some(Action::Crash) => std::process::abort(),
+        Some(Action::Crash) => crash(),
         Some(Action::LateCrash) => {
             carry_out(lists);
-            std::process::abort()
+            crash()
         }
         Some(Action::Spoil(how)) => match carry_out(lists) {
             CKR_OK => spoil(how),
@@ -172,6 +175,13 @@ fn watched_answer(
         },
         None => carry_out(lists),
     }
+}
+
+/// Aborts, once what other threads are writing is written: SoftHSM rewrites a token's file in place at each
+/// login, and a crash in the midst of that costs the token, which is no fault of who logs in.
+fn crash() -> ! {
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::process::abort()
 }
 
 /// Defines a function that is watched and otherwise hands its arguments on; behind `=>`, what spoils
@@ -226,14 +236,30 @@ pass_on! {
     C_SignInit(session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE);
 }
 
-/// Initialises the module behind, under its own `SOFTHSM2_CONF`.
+/// `CK_C_INITIALIZE_ARGS` with one field more, which NSS has behind its parameters.
+#[repr(C)]
+struct Arguments {
+    standard: CK_C_INITIALIZE_ARGS,
+    reserved: *mut std::ffi::c_void,
+}
+
+/// Initialises the module behind, under its own environment and with its parameters.
 #[expect(unsafe_code, reason = "a function of a C interface, called through its list")]
 unsafe extern "C" fn C_Initialize(args: *mut std::ffi::c_void) -> CK_RV {
     watched("C_Initialize", |lists| {
         let Some(function) = lists.inner.C_Initialize else { return CKR_FUNCTION_NOT_SUPPORTED };
         let Ok(_alone) = lists.shim.alone_with_environment() else { return CKR_FUNCTION_FAILED };
-        // SAFETY: the arguments are those of our caller, under the same contract.
-        unsafe { function(args) }
+        let parameters = lists.shim.parameters();
+        // SAFETY: by contract null, or such arguments.
+        let standard = unsafe { args.cast::<CK_C_INITIALIZE_ARGS>().as_ref() };
+        let Some(standard) = standard.filter(|_| !parameters.is_null()) else {
+            // SAFETY: the arguments are those of our caller, under the same contract.
+            return unsafe { function(args) };
+        };
+        let standard = CK_C_INITIALIZE_ARGS { pReserved: parameters, ..*standard };
+        let mut more = Arguments { standard, reserved: std::ptr::null_mut() };
+        // SAFETY: such arguments, and the parameters live as long as the shim.
+        unsafe { function((&raw mut more).cast()) }
     })
 }
 

@@ -32,6 +32,10 @@ const UNSTUCK: Duration = Duration::from_secs(90);
 /// A keeper's token pauses longer with each failure until it has been well for ten minutes: after
 /// so many cells the keeper starts anew, as if they had passed.
 const CELLS_PER_KEEPER: u32 = 3;
+/// Enough for all motions of the longest part, at 40 a day.
+const OPERATORS: u32 = 18;
+/// The motion that makes a key.
+const MAKE: [&str; 5] = ["generate-key", "--zone", ZONE, "--role", "ksk"];
 /// The policy has a signature made anew when it is older than a second.
 const SIGNED_ANEW: Duration = Duration::from_millis(1_200);
 
@@ -91,7 +95,13 @@ impl<'s> Bench<'s> {
             refresh_s: 1_209_600 - 1,
             ..Plan::default()
         };
-        let mut chain = Chain::start(scratch, plan)?;
+        let mut chain = Chain::start_with(scratch, plan, |chain| {
+            // One person may propose only so much in a day.
+            for number in 0..OPERATORS {
+                let met = chain.officers.meet(&operator(number), "operator", &["ed25519"]);
+                met.map(drop).expect("ssh-keygen");
+            }
+        })?;
         let signed = chain.served_zone()?;
         let anchor = oracle::anchor(scratch, ZONE, &signed)?;
         let daemon = chain.daemon.running()?.pid();
@@ -182,7 +192,9 @@ impl<'s> Bench<'s> {
     /// A keeper that is well, with tokens that remember no failure.
     fn make_ready(&mut self, cell: &Cell) -> Result<()> {
         self.cells += 1;
-        if self.cells.is_multiple_of(CELLS_PER_KEEPER) && cell.trigger != Trigger::Start {
+        // Modules are renewed ever more rarely, too.
+        let worn = self.cells.is_multiple_of(CELLS_PER_KEEPER) || cell.trigger == Trigger::Renewal;
+        if worn && cell.trigger != Trigger::Start {
             ensure!(self.chain.keeper.stop()?.success(), "the keeper did not stop well");
             self.start_keeper()?;
         }
@@ -195,10 +207,13 @@ impl<'s> Bench<'s> {
         }
         match cell.trigger {
             // A zone has only so many.
-            Trigger::Make if self.idle_ksks()?.len() >= 4 => self.carry_destroy().map(drop),
+            Trigger::Make if self.idle_ksks()?.len() >= 4 => {
+                let id = self.propose_destroy()?;
+                self.carry(&id)
+            }
             Trigger::Destroy if self.idle_ksks()?.is_empty() => {
-                let make = ["generate-key", "--zone", ZONE, "--role", "ksk"];
-                self.chain.officers.carry(&self.chain.keeper, &make).map(drop)
+                let id = self.propose(&MAKE)?;
+                self.carry(&id)
             }
             _ => Ok(()),
         }
@@ -211,15 +226,19 @@ impl<'s> Bench<'s> {
         Ok(idle.map(|(id, _)| id.to_string()).collect())
     }
 
-    fn propose_destroy(&self) -> Result<String> {
-        let idle = self.idle_ksks()?.pop().context("no KSK that is not in use")?;
-        self.chain.officers.propose("op", &["destroy-key", "--zone", ZONE, "--key", &idle])
+    /// The operators take turns.
+    fn propose(&self, motion: &[&str]) -> Result<String> {
+        self.chain.officers.propose(&operator(self.cells % OPERATORS), motion)
     }
 
-    fn carry_destroy(&self) -> Result<()> {
-        let id = self.propose_destroy()?;
-        self.chain.officers.approve(&["kay", "kim"], &id)?;
-        until("a KSK to be destroyed", SOON, || self.chain.keeper.is_done(&id))
+    fn carry(&self, id: &str) -> Result<()> {
+        self.chain.officers.approve(&["kay", "kim"], id)?;
+        until("a motion to be done", SOON, || self.chain.keeper.is_done(id))
+    }
+
+    fn propose_destroy(&self) -> Result<String> {
+        let idle = self.idle_ksks()?.pop().context("no KSK that is not in use")?;
+        self.propose(&["destroy-key", "--zone", ZONE, "--key", &idle])
     }
 
     fn start_keeper(&mut self) -> Result<()> {
@@ -253,14 +272,12 @@ impl<'s> Bench<'s> {
                 let _ = LedgerClient::connect(&socket, SOON).map(|mut keeper| keeper.survey());
             }
             Trigger::Make | Trigger::Destroy => {
-                let officers = &self.chain.officers;
-                let id = if cell.trigger == Trigger::Make {
-                    officers.propose("op", &["generate-key", "--zone", ZONE, "--role", "ksk"])?
-                } else {
-                    self.propose_destroy()?
+                let id = match cell.trigger {
+                    Trigger::Make => self.propose(&MAKE)?,
+                    _ => self.propose_destroy()?,
                 };
                 shim.rules(&rules)?;
-                officers.approve(&["kay", "kim"], &id)?;
+                self.chain.officers.approve(&["kay", "kim"], &id)?;
                 motion = Some(id);
             }
             Trigger::Change | Trigger::Loss | Trigger::Renewal => shim.rules(&rules)?,
@@ -443,6 +460,10 @@ impl<'s> Bench<'s> {
         };
         self.cell(&renewal).map_err(|e| anyhow!("{e}"))
     }
+}
+
+fn operator(number: u32) -> String {
+    format!("op-{number}")
 }
 
 /// When a DNSKEY signature begins to be valid, if `line` is one.
