@@ -15,7 +15,14 @@ use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
+use cryptoki::slot::Slot;
 use tempfile::TempDir;
+
+use kinds::Machine;
+pub use kinds::{Kind, Need, needs};
+
+#[path = "kinds.rs"]
+mod kinds;
 
 /// The one PIN that is right.
 pub const PIN: &str = "1234-of-a-test";
@@ -45,14 +52,10 @@ fn shim() -> &'static Path {
     })
 }
 
-fn softhsm() -> &'static str {
-    let path = "/usr/lib/softhsm/libsofthsm2.so";
-    assert!(Path::new(path).exists(), "{path} is missing: apt-get install softhsm2");
-    path
-}
-
-/// A SoftHSM store with one token, and a shim of its own in front.
+/// A store with one token, of the kind that the suite runs on, and a shim of its own in front.
 pub struct Store {
+    /// Ends before its files go.
+    _machine: Option<Machine>,
     dir: TempDir,
     pub label: String,
     pub serial: String,
@@ -60,29 +63,21 @@ pub struct Store {
 
 impl Store {
     pub fn new(label: &str) -> Self {
-        softhsm();
+        let kind = Kind::here();
         let dir = tempfile::tempdir().expect("directory");
         std::fs::create_dir(dir.path().join("tokens")).expect("tokens");
-        let mut store = Self { dir, label: label.to_owned(), serial: String::new() };
+        let machine = kind.machine(dir.path());
+        let mut store =
+            Self { _machine: machine, dir, label: label.to_owned(), serial: String::new() };
         store.write_files();
-        store.init_token(label);
+        kind.init_token(store.dir.path(), label);
         store.serial = store.serials().remove(0);
         store
     }
 
-    fn init_token(&self, label: &str) {
-        let made = Command::new("softhsm2-util")
-            .args(["--init-token", "--free", "--label", label, "--so-pin", "so-pin-of-a-test"])
-            .args(["--pin", PIN])
-            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
-            .output()
-            .expect("softhsm2-util is missing: apt-get install softhsm2");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    }
-
     /// Another, empty token in this store, behind the same module: its setting.
     pub fn with_second_token(&self, name: &str, group: &str) -> TokenSpec {
-        self.init_token("second");
+        Kind::here().init_token(self.dir.path(), "second");
         let serial = self.serials().into_iter().find(|s| *s != self.serial).expect("another");
         TokenSpec { label: "second".to_owned(), serial, ..self.spec(name, group) }
     }
@@ -100,14 +95,17 @@ impl Store {
     /// before either was loaded.
     pub fn cloned(&self) -> Self {
         let dir = tempfile::tempdir().expect("directory");
-        let copied = Command::new("cp")
-            .arg("-a")
-            .arg(self.path("tokens"))
-            .arg(dir.path())
-            .status()
-            .expect("cp");
-        assert!(copied.success());
-        let store = Self { dir, label: self.label.clone(), serial: self.serial.clone() };
+        let copy = |name: &str| {
+            let ran = Command::new("cp").arg("-a").arg(self.path(name)).arg(dir.path()).status();
+            assert!(ran.expect("cp").success());
+        };
+        copy("tokens");
+        if self.path("tpm").exists() {
+            copy("tpm");
+        }
+        let machine = Kind::here().machine(dir.path());
+        let (label, serial) = (self.label.clone(), self.serial.clone());
+        let store = Self { _machine: machine, dir, label, serial };
         store.write_files();
         store
     }
@@ -117,28 +115,17 @@ impl Store {
     }
 
     fn write_files(&self) {
-        let write = |name: &str, text: String| {
-            std::fs::write(self.path(name), text).expect("write");
-        };
         let show = |name: &str| self.path(name).display().to_string();
-        write(
-            "softhsm2.conf",
-            format!(
-                "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
-                show("tokens")
-            ),
-        );
+        let (environment, parameters) = Kind::here().settings(self.dir.path(), &self.label);
         std::fs::copy(shim(), self.path("shim.so")).expect("copy");
-        write(
-            "shim.so.json",
-            format!(
-                r#"{{"module": "{}", "softhsm2_conf": "{}", "rules": "{}", "log": "{}"}}"#,
-                softhsm(),
-                show("softhsm2.conf"),
-                show("rules.json"),
-                show("calls.log")
-            ),
-        );
+        let control = serde_json::json!({
+            "module": Kind::here().module(),
+            "environment": environment,
+            "parameters": parameters,
+            "rules": show("rules.json"),
+            "log": show("calls.log"),
+        });
+        std::fs::write(self.path("shim.so.json"), control.to_string()).expect("write");
         self.write_pin(PIN);
     }
 
@@ -158,14 +145,7 @@ impl Store {
     }
 
     fn serials(&self) -> Vec<String> {
-        let shown = Command::new("softhsm2-util")
-            .arg("--show-slots")
-            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
-            .output()
-            .expect("softhsm2-util");
-        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
-        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("Serial number:"));
-        lines.map(|serial| serial.trim().to_owned()).filter(|serial| !serial.is_empty()).collect()
+        Kind::here().serials(self.dir.path(), &self.label)
     }
 
     /// Sets the shim's rules.
@@ -203,8 +183,11 @@ impl Store {
             Err(e) => panic!("{e}"),
         }
         let mut slots = module.get_slots_with_token().expect("slots").into_iter();
-        let serial = |slot| module.get_token_info(slot).expect("info").serial_number().to_owned();
-        let slot = slots.find(|slot| serial(*slot).trim() == self.serial).expect("slot");
+        let is_it = |slot: &Slot| {
+            let info = module.get_token_info(*slot).expect("info");
+            (info.label().trim(), info.serial_number().trim()) == (&*self.label, &*self.serial)
+        };
+        let slot = slots.find(is_it).expect("slot");
         let session = module.open_rw_session(slot).expect("session");
         match session.login(UserType::User, Some(&PIN.into())) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
@@ -215,16 +198,10 @@ impl Store {
 
     /// Runs pkcs11-tool on the token, logged in, as another process does that knows the PIN.
     pub fn pkcs11_tool(&self, args: &[&str]) -> String {
-        let ran = Command::new("pkcs11-tool")
-            .args(["--module", softhsm(), "--token-label", &self.label])
-            .args(["--login", "--pin", PIN])
-            .args(args)
-            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
-            .output()
-            .expect("pkcs11-tool is missing: apt-get install opensc");
-        let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(ran.status.success(), "{args:?}: {}{}", told(&ran.stdout), told(&ran.stderr));
-        told(&ran.stdout)
+        let module = Kind::here().module().display().to_string();
+        let on = ["--module", &module, "--token-label", &self.label, "--login", "--pin", PIN];
+        let environment = Kind::here().settings(self.dir.path(), &self.label).0;
+        kinds::run("pkcs11-tool", &[&on[..], args].concat(), &environment)
     }
 
     /// Makes a P-256 key pair as the keeper would, and closes the store again.
@@ -270,7 +247,8 @@ impl OtherUser {
             },
             Err(e) => panic!("{e}"),
         };
-        let key = PublicKey::new(Algorithm::EcdsaP256Sha256, &point[3..]).expect("key");
+        let key =
+            PublicKey::new(Algorithm::EcdsaP256Sha256, &point[point.len() - 64..]).expect("key");
         (key, [private, public])
     }
 
