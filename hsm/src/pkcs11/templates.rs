@@ -21,7 +21,9 @@ pub(super) fn curve_encodings(algorithm: Algorithm) -> &'static [&'static [u8]] 
     }
 }
 
-/// Template of the public key.
+/// Template of the public key. It is there to be read, and used for nothing: what it may be used for is
+/// left to the token. (libtpm2-pkcs11 1.9 refuses to make a private key that can't decrypt if anything is
+/// said of that.)
 pub(super) fn public(
     algorithm: Algorithm,
     rsa_bits: u16,
@@ -32,9 +34,6 @@ pub(super) fn public(
         Attribute::Token(true),
         Attribute::Private(false),
         Attribute::Label(label.as_bytes().to_vec()),
-        Attribute::Verify(true),
-        Attribute::Encrypt(false),
-        Attribute::Wrap(false),
     ];
     match algorithm {
         Algorithm::RsaSha256 => {
