@@ -29,7 +29,8 @@ needs named:bind9 dig:bind9-dnsutils dnssec-verify:bind9-utils nsd:nsd \
   unshare:util-linux ssh-keygen:openssh-client python3:python3 \
   ods-enforcerd:opendnssec-enforcer-sqlite3 ods-signerd:opendnssec-signer sqlite3:sqlite3 \
   knotd:knot kdig:knot-dnsutils drill:ldnsutils pdns_server:pdns-server \
-  /usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql:pdns-backend-sqlite3
+  /usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql:pdns-backend-sqlite3 \
+  certutil:libnss3-tools swtpm:swtpm swtpm_setup:swtpm-tools tpm2_ptool:libtpm2-pkcs11-tools
 [ "$(id -u)" -eq 0 ] || say "NOTE: not root: keeper and daemon are one user in these tests."
 # rustup's minimal profile leaves these out.
 for component in fmt:rustfmt clippy:clippy; do
@@ -82,7 +83,7 @@ tests() {
 }
 
 step "cargo fmt" cargo fmt --all --check
-step "shellcheck" shellcheck -x packaging/*.sh .ci/run
+step "shellcheck" shellcheck -x packaging/*.sh softhsm-tests/other-tokens.sh .ci/run
 step "cargo clippy" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 # The stories build these themselves if need be. From nothing that takes minutes, which would count
 # against the first story's time. Apart from one another, as in softhsm-tests/src/binaries.rs.
@@ -99,6 +100,16 @@ if cargo deny --version >/dev/null 2>&1; then
   step "cargo deny" cargo deny --locked check bans licenses sources
 else
   say "═══ cargo deny: SKIPPED, it is not installed (cargo install --locked cargo-deny)"
+fi
+step "tokens' tests on NSS softokn" softhsm-tests/other-tokens.sh nss
+step "tokens' tests on a software TPM" softhsm-tests/other-tokens.sh tpm2
+# kryoptic has to be built first, with OpenSSL's and SQLite's headers: minutes.
+if [ "$profile" = long ]; then
+  needs pkg-config:pkg-config /usr/include/openssl/ssl.h:libssl-dev /usr/include/sqlite3.h:libsqlite3-dev \
+    /usr/bin/clang:clang
+  step "tokens' tests on kryoptic" softhsm-tests/other-tokens.sh kryoptic
+else
+  say "═══ tokens' tests on kryoptic: under --long"
 fi
 step "fuzz targets, a short run of each" softhsm-tests/fuzz/smoke.sh
 

@@ -4,7 +4,7 @@
 use countersign_policy::PublicKey;
 use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 
-use super::making::bed::{OtherUser, Running, Store, zsk};
+use super::making::bed::{Need, OtherUser, Running, Store, needs, zsk};
 use super::{ExpectedKey, HsmError};
 
 const LABEL: &str = "cs-00112233-zsk-example.";
@@ -39,6 +39,9 @@ fn pair(user: &OtherUser, label: &str, id: &[u8]) -> (PublicKey, [ObjectHandle; 
 
 #[test]
 fn foreign_objects_and_audit_keys_are_not_destroyed_by_label() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let store = Store::new("zsk");
     store.seed("opendnssec-1");
     let (_state, running) = start(&store);
@@ -57,6 +60,9 @@ fn foreign_objects_and_audit_keys_are_not_destroyed_by_label() {
 
 #[test]
 fn a_key_is_destroyed_and_its_namesakes_are_not() {
+    if !needs(&[Need::ManyKeys]) {
+        return;
+    }
     let store = Store::new("zsk");
     let user = store.other_user();
     let (doomed, _) = pair(&user, "same", &[1]);
@@ -78,6 +84,9 @@ fn a_key_is_destroyed_and_its_namesakes_are_not() {
 
 #[test]
 fn a_private_key_that_is_another_stays_whatever_is_put_beside_it() {
+    if !needs(&[Need::ManyKeys]) {
+        return;
+    }
     let store = Store::new("zsk");
     let user = store.other_user();
     // A public key object of one key, dressed as that of another.
@@ -101,6 +110,9 @@ fn a_private_key_that_is_another_stays_whatever_is_put_beside_it() {
 
 #[test]
 fn an_own_key_is_destroyed_by_what_it_is() {
+    if !needs(&[Need::ManyKeys]) {
+        return;
+    }
     let store = Store::new("zsk");
     let key = store.seed(LABEL);
     let user = store.other_user();
@@ -125,6 +137,9 @@ fn a_destroyed_key_is_proven_no_more() {
 
 #[test]
 fn a_destruction_cut_off_is_finished_by_the_next() {
+    if !needs(&[Need::ManyKeys]) {
+        return;
+    }
     let store = Store::new("zsk");
     let user = store.other_user();
     let (_state, running) = start(&store);

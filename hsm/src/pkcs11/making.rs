@@ -9,7 +9,7 @@ use countersign_policy::{Algorithm, KeyRole, PublicKey, ZoneName};
 use cryptoki::object::{Attribute, AttributeType};
 
 use super::{HsmError, TokenSpec};
-use bed::{Running, Store, zsk};
+use bed::{Need, Running, Store, needs, zsk};
 
 #[path = "../../tests/pkcs11/bed.rs"]
 #[expect(dead_code, reason = "what the other tests use of it")]
@@ -34,6 +34,9 @@ fn assert_nothing_left(running: &Running) {
 
 #[test]
 fn all_four_algorithms_are_made_proven_used_and_destroyed() {
+    if !needs(&[Need::Making, Need::Ed25519, Need::ManyKeys]) {
+        return;
+    }
     let store = Store::new("zsk");
     let (_state, running) = start(store.spec("zsk-a", "zsk"));
     for (algorithm, bits, len) in [
@@ -68,6 +71,9 @@ fn all_four_algorithms_are_made_proven_used_and_destroyed() {
 
 #[test]
 fn a_made_key_never_leaves_the_token_and_only_signs() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let store = Store::new("zsk");
     let (_state, running) = start(store.spec("zsk-a", "zsk"));
     make(&running).expect("a key");
@@ -94,6 +100,9 @@ fn a_made_key_never_leaves_the_token_and_only_signs() {
 
 #[test]
 fn a_full_token_leaves_nothing_behind() {
+    if !needs(&[Need::Making, Need::ManyKeys]) {
+        return;
+    }
     let store = Store::new("zsk");
     let (_state, running) = start(store.spec("zsk-a", "zsk"));
     for (call, code) in [
@@ -119,6 +128,9 @@ fn a_full_token_leaves_nothing_behind() {
 
 #[test]
 fn a_pair_that_was_made_and_denied_is_cleaned_up() {
+    if !needs(&[Need::Making, Need::ManyKeys]) {
+        return;
+    }
     let store = Store::new("zsk");
     let (_state, running) = start(store.spec("zsk-a", "zsk"));
     store.rules(
@@ -134,6 +146,9 @@ fn a_pair_that_was_made_and_denied_is_cleaned_up() {
 
 #[test]
 fn a_device_lost_in_making_leaves_the_outcome_open() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let store = Store::new("zsk");
     let (_state, running) = start(store.spec("zsk-a", "zsk"));
     store.rules(
@@ -153,6 +168,9 @@ fn a_device_lost_in_making_leaves_the_outcome_open() {
 
 #[test]
 fn a_hang_in_making_leaves_the_outcome_open() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let store = Store::new("zsk");
     let mut spec = store.spec("zsk-a", "zsk");
     spec.deadline = Duration::from_millis(100);
@@ -165,6 +183,9 @@ fn a_hang_in_making_leaves_the_outcome_open() {
 
 #[test]
 fn an_intents_key_signs_the_intents_bytes_and_no_others() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let store = Store::new("zsk");
     let key = store.seed(LABEL);
     let (_state, running) = start(store.spec("zsk-a", "zsk"));

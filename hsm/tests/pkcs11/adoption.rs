@@ -4,7 +4,7 @@ use countersign_hsm::pkcs11::{Event, ExpectedKey, FoundPair, HsmError, PrivateAt
 use countersign_policy::{KeyRole, PublicKey};
 use cryptoki::object::{Attribute, ObjectClass};
 
-use crate::bed::{Running, Store, messages, until, zsk};
+use crate::bed::{Need, Running, Store, messages, needs, until, zsk};
 
 fn start(store: &Store) -> (tempfile::TempDir, Running) {
     let state = tempfile::tempdir().expect("directory");
@@ -48,6 +48,9 @@ fn assert_not_a_pair(found: &Result<Option<FoundPair>, HsmError>, expect: &str) 
 
 #[test]
 fn the_survey_shows_the_token_and_all_that_is_on_it() {
+    if !needs(&[Need::Tool, Need::Extractable, Need::Ed25519]) {
+        return;
+    }
     let store = Store::new("ksk");
     keypairgen(&store, "ods-1", "0a", &[]);
     keypairgen(&store, "leaks", "0b", &["--extractable"]);
@@ -84,6 +87,9 @@ fn the_survey_shows_the_token_and_all_that_is_on_it() {
 
 #[test]
 fn a_survey_survives_what_it_can_not_read() {
+    if !needs(&[Need::Tool]) {
+        return;
+    }
     let store = Store::new("ksk");
     keypairgen(&store, "ods-1", "0a", &[]);
     store.pkcs11_tool(&["--keypairgen", "--key-type", "RSA:1024", "--label", "old", "--id", "0b"]);
@@ -110,6 +116,9 @@ fn a_survey_survives_what_it_can_not_read() {
 
 #[test]
 fn a_foreign_key_is_found_by_what_it_is_and_used_once_expected() {
+    if !needs(&[Need::Tool]) {
+        return;
+    }
     let store = Store::new("ksk");
     keypairgen(&store, "ods-1", "0a0b", &[]);
     let (_state, running) = start(&store);
@@ -125,6 +134,9 @@ fn a_foreign_key_is_found_by_what_it_is_and_used_once_expected() {
 
 #[test]
 fn two_keys_with_one_label_are_told_apart() {
+    if !needs(&[Need::Tool, Need::ManyKeys]) {
+        return;
+    }
     let store = Store::new("ksk");
     keypairgen(&store, "example. ksk", "01", &[]);
     keypairgen(&store, "example. ksk", "02", &[]);
@@ -140,6 +152,9 @@ fn two_keys_with_one_label_are_told_apart() {
 
 #[test]
 fn two_keys_with_one_cka_id_are_told_apart_by_label() {
+    if !needs(&[Need::Tool, Need::ManyKeys]) {
+        return;
+    }
     let store = Store::new("ksk");
     keypairgen(&store, "a", "01", &[]);
     keypairgen(&store, "b", "01", &[]);
@@ -155,6 +170,9 @@ fn two_keys_with_one_cka_id_are_told_apart_by_label() {
 
 #[test]
 fn two_keys_with_one_label_and_cka_id_are_not_adopted() {
+    if !needs(&[Need::Tool]) {
+        return;
+    }
     let store = Store::new("ksk");
     keypairgen(&store, "same", "01", &[]);
     keypairgen(&store, "same", "01", &[]);
@@ -166,6 +184,9 @@ fn two_keys_with_one_label_and_cka_id_are_not_adopted() {
 
 #[test]
 fn a_key_without_cka_id_is_paired_by_label() {
+    if !needs(&[Need::Tool]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (key, _) = store.other_user().make_p256("no id");
     keypairgen(&store, "no id", "07", &[]);
@@ -178,6 +199,9 @@ fn a_key_without_cka_id_is_paired_by_label() {
 
 #[test]
 fn half_a_key_is_not_adopted() {
+    if !needs(&[Need::ManyKeys]) {
+        return;
+    }
     let store = Store::new("ksk");
     let user = store.other_user();
     let (no_private, objects) = user.make_p256("a");
@@ -196,6 +220,9 @@ fn half_a_key_is_not_adopted() {
 
 #[test]
 fn a_clone_with_another_key_under_the_adopted_name_is_a_conflict() {
+    if !needs(&[Need::Tool]) {
+        return;
+    }
     let (a, b) = (Store::new("ksk"), Store::new("ksk"));
     keypairgen(&a, "ods-1", "0a", &[]);
     keypairgen(&b, "ods-1", "0a", &[]);
@@ -213,6 +240,9 @@ fn a_clone_with_another_key_under_the_adopted_name_is_a_conflict() {
 
 #[test]
 fn another_private_key_behind_an_adopted_public_one_is_a_conflict() {
+    if !needs(&[Need::Tool]) {
+        return;
+    }
     let store = Store::new("ksk");
     keypairgen(&store, "ods-1", "0a", &[]);
     let (_state, running) = start(&store);

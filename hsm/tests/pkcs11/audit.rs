@@ -4,7 +4,7 @@ use countersign_hsm::pkcs11::{AUDIT_LABEL, ExpectedKey, HsmError};
 use countersign_policy::{Algorithm, KeyRole, PublicKey};
 use cryptoki::object::{Attribute, AttributeType};
 
-use crate::bed::{Running, Store, messages, until, verifies, zsk};
+use crate::bed::{Need, Running, Store, messages, needs, until, verifies, zsk};
 
 const LABEL: &str = "cs-audit-registry.example";
 const CHECKPOINT: &[u8] = b"countersign/registry.example\n7\nAAAA\n";
@@ -24,6 +24,9 @@ fn make(running: &Running) -> Result<PublicKey, HsmError> {
 
 #[test]
 fn it_is_made_once_found_again_and_signs_checkpoints() {
+    if !needs(&[Need::Ed25519, Need::Making]) {
+        return;
+    }
     for (rules, algorithm) in [("[]", Algorithm::Ed25519), (NO_EDWARDS, Algorithm::EcdsaP256Sha256)]
     {
         let store = Store::new("ksk");
@@ -50,6 +53,9 @@ fn it_is_made_once_found_again_and_signs_checkpoints() {
 
 #[test]
 fn it_never_leaves_the_token_and_only_signs() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     let key = make(&running).expect("an audit key");
@@ -76,6 +82,9 @@ fn it_never_leaves_the_token_and_only_signs() {
 
 #[test]
 fn it_signs_nothing_but_checkpoints() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     let key = make(&running).expect("an audit key");
@@ -92,6 +101,9 @@ fn it_signs_nothing_but_checkpoints() {
 
 #[test]
 fn it_is_no_zones_key_by_any_door() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     let key = make(&running).expect("an audit key");
@@ -143,6 +155,9 @@ fn only_labels_of_audit_keys_are_taken() {
 
 #[test]
 fn what_fails_half_way_is_destroyed() {
+    if !needs(&[Need::Making, Need::ManyKeys]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     for (call, when, code) in [
@@ -164,6 +179,9 @@ fn what_fails_half_way_is_destroyed() {
 
 #[test]
 fn what_a_lost_device_left_half_made_is_replaced() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     // The private key is named, its public one is not; and then nothing can be destroyed.
@@ -183,6 +201,9 @@ fn what_a_lost_device_left_half_made_is_replaced() {
 
 #[test]
 fn a_signature_that_does_not_verify_never_gets_out() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     let key = make(&running).expect("an audit key");
@@ -196,6 +217,9 @@ fn a_signature_that_does_not_verify_never_gets_out() {
 
 #[test]
 fn another_private_key_under_its_name_is_not_it() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     let key = make(&running).expect("an audit key");
@@ -211,6 +235,9 @@ fn another_private_key_under_its_name_is_not_it() {
 
 #[test]
 fn a_lost_device_is_told_and_signs_again_once_it_is_back() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     let key = make(&running).expect("an audit key");

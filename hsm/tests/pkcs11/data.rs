@@ -4,7 +4,7 @@ use countersign_hsm::pkcs11::{DataObject, HsmError};
 use countersign_hsm::protocol::TokenState;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 
-use crate::bed::{OtherUser, Running, Store, messages, until, zsk};
+use crate::bed::{Need, OtherUser, Running, Store, messages, needs, until, zsk};
 
 const LABEL: &str = "tree";
 
@@ -47,6 +47,9 @@ fn plant(user: &OtherUser, label: &str, application: &[u8], private: bool, value
 
 #[test]
 fn a_new_value_takes_the_place_of_the_old() {
+    if !needs(&[Need::Data]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (state, running) = start(&store);
     assert_eq!(read(&running), Vec::<Vec<u8>>::new());
@@ -73,6 +76,9 @@ fn a_new_value_takes_the_place_of_the_old() {
 
 #[test]
 fn what_takes_no_pin_to_plant_counts_for_nothing_under_a_label_that_was_never_written() {
+    if !needs(&[Need::Data, Need::PublicData]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     running.tokens.write_data("ksk-a", "founding", b"f").expect("written");
@@ -91,6 +97,9 @@ fn what_takes_no_pin_to_plant_counts_for_nothing_under_a_label_that_was_never_wr
 
 #[test]
 fn what_is_there_is_not_written_again() {
+    if !needs(&[Need::Data]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     write(&running, b"1").expect("written");
@@ -101,6 +110,9 @@ fn what_is_there_is_not_written_again() {
 
 #[test]
 fn a_failed_write_leaves_all_as_it_was() {
+    if !needs(&[Need::Data]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     write(&running, b"1").expect("written");
@@ -136,6 +148,9 @@ fn a_failed_write_leaves_all_as_it_was() {
 
 #[test]
 fn a_value_that_reads_back_otherwise_is_not_written() {
+    if !needs(&[Need::Data]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     write(&running, b"1").expect("written");
@@ -148,6 +163,9 @@ fn a_value_that_reads_back_otherwise_is_not_written() {
 
 #[test]
 fn a_device_lost_after_the_making_leaves_both_and_says_so() {
+    if !needs(&[Need::Data]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     write(&running, b"1").expect("written");
@@ -166,6 +184,9 @@ fn a_device_lost_after_the_making_leaves_both_and_says_so() {
 
 #[test]
 fn a_new_value_counts_though_the_old_can_not_be_destroyed() {
+    if !needs(&[Need::Data]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     write(&running, b"1").expect("written");
@@ -206,6 +227,9 @@ fn a_token_without_data_objects_says_so() {
 
 #[test]
 fn a_token_without_private_data_objects_keeps_public_ones() {
+    if !needs(&[Need::Data, Need::PublicData]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     let action = r#"{"return": "CKR_TEMPLATE_INCONSISTENT"}"#;
@@ -216,6 +240,9 @@ fn a_token_without_private_data_objects_keeps_public_ones() {
 
 #[test]
 fn what_others_put_there_is_not_ours() {
+    if !needs(&[Need::Data, Need::PublicData]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     let user = store.other_user();
@@ -233,6 +260,9 @@ fn what_others_put_there_is_not_ours() {
 
 #[test]
 fn everything_is_bounded() {
+    if !needs(&[Need::Data]) {
+        return;
+    }
     let store = Store::new("ksk");
     let (_state, running) = start(&store);
     for (label, value) in
@@ -262,6 +292,9 @@ fn everything_is_bounded() {
 
 #[test]
 fn a_token_that_is_not_admitted_signs_nothing_and_disturbs_nobody() {
+    if !needs(&[Need::Data, Need::TwoTokens]) {
+        return;
+    }
     let store = Store::new("ksk");
     let second = store.with_second_token("zsk-a", "zsk");
     let key = store.seed("cs-1");

@@ -26,45 +26,27 @@ pub enum Kind {
     Tpm2,
 }
 
-/// What a test may need of a token beside P-256 keys.
+/// What a test may need of a token beside keys for P-256 that sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// Keys for Ed25519.
     Ed25519,
-    /// Keys for P-384.
-    P384,
-    /// RSA keys of 2048 and 3072 bits.
-    Rsa,
-    /// RSA keys of less than 2048 bits, as old tools made them.
-    ShortRsa,
-    /// `CKO_DATA` objects.
-    DataObjects,
-    /// Data objects that are seen after login only.
-    PrivateDataObjects,
-    /// Data objects of 4 KiB.
-    LargeDataObjects,
-    /// Objects of ours can be told apart from others' by `CKA_APPLICATION`.
-    Application,
-    /// `CKA_ID` can be set once the key is made.
-    IdSetLater,
-    /// What another process makes or destroys is seen.
-    OtherProcesses,
-    /// A store can be taken away and brought back while it is open.
-    Unplug,
-    /// Two tokens behind one module.
-    TwoTokens,
+    /// Keys that the keeper makes: the token shows that they are as they were asked for.
+    Making,
+    /// More than two or three keys.
+    ManyKeys,
     /// A private key that may leave its token.
     Extractable,
-    /// A public key without its private one, and the other way round.
-    HalfPairs,
-    /// Keys with the same `CKA_ID`, or with none.
-    AnyId,
-    /// It knows keys that it can't read the public half of.
-    StrangeKeys,
-    /// One process may use it in more than one thread at once.
-    Threads,
-    /// A session can do without the others' login.
-    Reinitialise,
+    /// Data objects.
+    Data,
+    /// Data objects that are seen without a login.
+    PublicData,
+    /// Two tokens behind one module, told apart by their serial numbers.
+    TwoTokens,
+    /// Its files can be taken away and brought back while it is open.
+    Unplug,
+    /// Other people's tools can use it beside us.
+    Tool,
 }
 
 impl Kind {
@@ -83,9 +65,29 @@ impl Kind {
     pub fn lacks(self) -> &'static [(Need, &'static str)] {
         match self {
             Self::SoftHsm => &[],
-            Self::Kryoptic => &[],
-            Self::Nss => &[],
-            Self::Tpm2 => &[],
+            Self::Kryoptic => &[
+                (Need::Ed25519, "no Ed25519 with the OpenSSL 3.0 of Debian 12; it takes 3.2"),
+                (Need::Unplug, "its file stays open"),
+            ],
+            Self::Nss => &[
+                (Need::Ed25519, "NSS 3.87 has no Ed25519"),
+                (
+                    Need::Making,
+                    "CKA_LOCAL of a key that it made is false: it does not show that it did",
+                ),
+                (Need::Data, "it keeps no CKO_DATA"),
+                (Need::TwoTokens, "one database for each module"),
+                (Need::Unplug, "its file stays open"),
+                (Need::Tool, "pkcs11-tool can't hand it its parameters"),
+            ],
+            Self::Tpm2 => &[
+                (Need::Ed25519, "no Ed25519"),
+                (Need::ManyKeys, "a TPM without a resource manager holds three objects at once"),
+                (Need::Extractable, "no key can leave it"),
+                (Need::PublicData, "its CKO_DATA objects are private"),
+                (Need::TwoTokens, "every token has the serial number 0"),
+                (Need::Unplug, "its files stay open"),
+            ],
         }
     }
 
@@ -184,12 +186,12 @@ impl Kind {
     /// A slot whose token is not initialised.
     fn free_slot(self, dir: &Path, label: &str) -> String {
         let shown = self.slots(dir, label);
-        let slots = shown.split("\nSlot ").filter(|slot| slot.contains("uninitialized"));
+        let mut slots = shown.split("\nSlot ").filter(|slot| slot.contains("uninitialized"));
         let number = |slot: &str| {
             let (_, rest) = slot.split_once('(')?;
             Some(rest.split_once(')')?.0.to_owned())
         };
-        slots.filter_map(number).next().unwrap_or_else(|| panic!("no free slot: {shown}"))
+        slots.find_map(number).unwrap_or_else(|| panic!("no free slot: {shown}"))
     }
 
     fn slots(self, dir: &Path, label: &str) -> String {

@@ -11,7 +11,7 @@ use countersign_policy::statement::NONCE_BYTES;
 use countersign_policy::testing::{NOW, World, made_key, team, zone};
 use countersign_policy::{Algorithm, KeyRole, PublicKey};
 
-use crate::bed::{Running, Store, until, verifies};
+use crate::bed::{Need, Running, Store, needs, until, verifies};
 
 /// A keeper's parts: a ledger in which a KSK was approved, and tokens, one for KSKs and one for ZSKs.
 struct Keeper {
@@ -112,6 +112,9 @@ impl Keeper {
 
 #[test]
 fn keys_are_made_and_the_ksk_used_with_leave_alone() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let (k, z) = (Store::new("ksk"), Store::new("zsk"));
     let state = tempfile::tempdir().expect("directory");
     let keeper = Keeper::start(state.path(), &[("ksk-a", &k), ("zsk-a", &z)]);
@@ -143,6 +146,9 @@ fn leave_for_one_thing_is_none_for_another() {
 
 #[test]
 fn a_ksk_signature_that_does_not_verify_never_gets_out() {
+    if !needs(&[Need::Making]) {
+        return;
+    }
     let (k, z) = (Store::new("ksk"), Store::new("zsk"));
     let state = tempfile::tempdir().expect("directory");
     let keeper = Keeper::start(state.path(), &[("ksk-a", &k), ("zsk-a", &z)]);
@@ -176,6 +182,9 @@ fn a_token_that_is_away_makes_no_key_and_says_so() {
 
 #[test]
 fn a_destroyed_key_takes_none_of_its_namesakes_along() {
+    if !needs(&[Need::ManyKeys]) {
+        return;
+    }
     let (k, z) = (Store::new("ksk"), Store::new("zsk"));
     let stores = [("ksk-a", &k), ("zsk-a", &z)];
     let mut world = world(&stores);

@@ -283,7 +283,7 @@ pub struct Part {
 const BOTH: &[Token] = &[Ksk, Zsk];
 
 /// All parts: together they have every call.
-pub const PARTS: [Part; 6] = [
+pub const PARTS: [Part; 9] = [
     Part {
         name: "signing",
         triggers: &[(Trigger::Change, &[Zsk], &["C_SignInit", "C_Sign"])],
@@ -380,31 +380,35 @@ pub const PARTS: [Part; 6] = [
     },
     Part {
         name: "making",
-        triggers: &[
-            (
-                Trigger::Make,
-                &[Ksk],
-                &[
-                    "C_GenerateKeyPair",
-                    "C_SetAttributeValue",
-                    "C_GetAttributeValue",
-                    "C_FindObjectsInit",
-                    "C_FindObjects",
-                    "C_SignInit",
-                    "C_Sign",
-                ],
-            ),
-            (
-                Trigger::Destroy,
-                &[Ksk],
-                &["C_DestroyObject", "C_FindObjects", "C_SignInit", "C_Sign"],
-            ),
-        ],
+        triggers: &[(Trigger::Make, &[Ksk], &["C_GenerateKeyPair", "C_SetAttributeValue"])],
         risky: &[
             (Ksk, Trigger::Make, "C_GenerateKeyPair", r#"{"late_return": "CKR_DEVICE_REMOVED"}"#),
             (Ksk, Trigger::Make, "C_GenerateKeyPair", r#""late_crash""#),
             (Ksk, Trigger::Make, "C_GenerateKeyPair", r#""wrong_answer""#),
-            (Ksk, Trigger::Make, "C_GetAttributeValue", r#"{"wrong_attribute": 259}"#),
+        ],
+    },
+    Part {
+        name: "reading-made",
+        triggers: &[(
+            Trigger::Make,
+            &[Ksk],
+            &["C_GetAttributeValue", "C_FindObjectsInit", "C_FindObjects"],
+        )],
+        risky: &[(Ksk, Trigger::Make, "C_GetAttributeValue", r#"{"wrong_attribute": 259}"#)],
+    },
+    Part {
+        name: "proving-made",
+        triggers: &[(Trigger::Make, &[Ksk], &["C_SignInit", "C_Sign"])],
+        risky: &[],
+    },
+    Part {
+        name: "destroying",
+        triggers: &[(
+            Trigger::Destroy,
+            &[Ksk],
+            &["C_DestroyObject", "C_FindObjects", "C_SignInit", "C_Sign"],
+        )],
+        risky: &[
             (Ksk, Trigger::Destroy, "C_DestroyObject", r#""late_crash""#),
             (Ksk, Trigger::Destroy, "C_DestroyObject", r#"{"return": 0}"#),
         ],
