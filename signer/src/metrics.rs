@@ -431,14 +431,18 @@ mod tests {
         };
         let detail = "by carol".to_owned();
         let frozen = Notice { kind: NoticeKind::Frozen, detail };
+        let peer = |at_s| Ending::example(tls::What::Seen(tls::Holder::Peer), "ns1", at_s);
+        // The sooner of two that are called the same.
+        let endings = [peer(-7), peer(9)];
+        let alarms: Vec<_> = endings.iter().filter_map(|ending| ending.alarm(0)).collect();
         let text = metrics
             .render(&Scrape {
                 zones: &Directory::default(),
                 keeper: Some(&KeeperHealth { tokens: vec![token], notices: vec![frozen] }),
                 config_refused: false,
                 certificate_ends_at_s: Some(5),
-                endings: &[],
-                certificate_alarms: &[],
+                endings: &endings,
+                certificate_alarms: &alarms,
                 counters: &[("countersign_transfers_out_total".to_owned(), "Transfers out.", 4)],
                 now_s: 0,
             })
@@ -453,6 +457,10 @@ mod tests {
             "countersign_keeper_reachable 1",
             "countersign_keeper_notices{kind=\"frozen\"} 1",
             "countersign_keeper_notices{kind=\"proposal\"} 0",
+            "countersign_certificate_expires_seconds{kind=\"peer\",name=\"ns1\"} -7",
+            "countersign_certificate_alarms{kind=\"certificate-expired\"} 1",
+            "countersign_certificate_alarms{kind=\"certificate-expiring-soon\"} 1",
+            "countersign_certificate_alarms{kind=\"crl-expired\"} 0",
             "countersign_hsm_usable{token=\"zsk-a\",group=\"zsk\"} 1",
             "countersign_hsm_sign_seconds_bucket{token=\"zsk-a\",group=\"zsk\",le=\"0.00005\"} 1",
             "countersign_hsm_sign_seconds_bucket{token=\"zsk-a\",group=\"zsk\",le=\"+Inf\"} 3",

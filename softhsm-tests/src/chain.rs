@@ -349,7 +349,7 @@ impl<'s> Chain<'s> {
         let anchor = oracle::anchor(self.scratch, ZONE, &signed)?;
         oracle::verify(self.scratch, ZONE, &signed, &anchor)?;
         let resolver =
-            Resolver::start(self.scratch, "unbound", ZONE, self.secondary_port, &anchor)?;
+            Resolver::start(self.scratch, "unbound", (ZONE, self.secondary_port), &anchor)?;
         // Opt-out proves of no name that it is not there, so what rests on that is resolved but
         // not vouched for (RFC 5155 §9.2).
         let denied = self.plan.denial != "nsec3-opt-out";

@@ -32,41 +32,40 @@ const NO_CACHE: &str = "cache-max-ttl: 0\n  cache-max-negative-ttl: 0";
 /// concluded from other answers.
 const CACHE: &str = "aggressive-nsec: no";
 
+/// A zone, and the port of 127.0.0.1 where a name server has it.
+pub type Served<'a> = (&'a str, u16);
+
 impl Resolver {
-    /// Starts it in front of the name server on `server_port`, and waits until it answers.
-    /// `anchor` is the zone's DS RRset in presentation form. It keeps no answer.
-    pub fn start(
-        scratch: &Scratch,
-        name: &str,
-        zone: &str,
-        server_port: u16,
-        anchor: &str,
-    ) -> Result<Self> {
-        let setup = Setup { modules: VALIDATING, cache: NO_CACHE, zone: served(zone, server_port) };
-        Self::start_with(scratch, name, anchor, &setup)
+    /// Starts it in front of a name server, and waits until it answers. `anchor` is the zone's DS
+    /// RRset in presentation form. It keeps no answer.
+    pub fn start(scratch: &Scratch, name: &str, at: Served<'_>, anchor: &str) -> Result<Self> {
+        Self::in_front(scratch, name, at, anchor, (VALIDATING, NO_CACHE))
     }
 
     /// The same, with a cache.
     pub fn start_caching(
         scratch: &Scratch,
         name: &str,
-        zone: &str,
-        server_port: u16,
+        at: Served<'_>,
         anchor: &str,
     ) -> Result<Self> {
-        let setup = Setup { modules: VALIDATING, cache: CACHE, zone: served(zone, server_port) };
-        Self::start_with(scratch, name, anchor, &setup)
+        Self::in_front(scratch, name, at, anchor, (VALIDATING, CACHE))
     }
 
     /// One that keeps answers and their signatures, and leaves it to others to look at them.
-    pub fn start_trusting(
+    pub fn start_trusting(scratch: &Scratch, name: &str, at: Served<'_>) -> Result<Self> {
+        Self::in_front(scratch, name, at, "", ("iterator", CACHE))
+    }
+
+    fn in_front(
         scratch: &Scratch,
         name: &str,
-        zone: &str,
-        server_port: u16,
+        (zone, server_port): Served<'_>,
+        anchor: &str,
+        (modules, cache): (&'static str, &'static str),
     ) -> Result<Self> {
-        let setup = Setup { modules: "iterator", cache: CACHE, zone: served(zone, server_port) };
-        Self::start_with(scratch, name, "", &setup)
+        let setup = Setup { modules, cache, zone: served(zone, server_port) };
+        Self::start_with(scratch, name, anchor, &setup)
     }
 
     /// A validating one that asks another resolver and keeps no answer itself.

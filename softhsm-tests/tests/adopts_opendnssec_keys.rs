@@ -266,8 +266,8 @@ impl Caches {
     fn fill(chain: &Chain<'_>, left: &Left) -> Result<Self> {
         let (scratch, port) = (chain.scratch, chain.secondary_port);
         let caches = Self {
-            keys: Resolver::start_caching(scratch, "with-keys", ZONE, port, &left.ds)?,
-            answers: Resolver::start_trusting(scratch, "with-answers", ZONE, port)?,
+            keys: Resolver::start_caching(scratch, "with-keys", (ZONE, port), &left.ds)?,
+            answers: Resolver::start_trusting(scratch, "with-answers", (ZONE, port))?,
         };
         let answer = caches.keys.ask(ZONE, "DNSKEY")?;
         ensure!(answer.authentic, "before the move:\n{}", answer.text);

@@ -120,7 +120,7 @@ fn cds_and_cdnskey_come_by_quorum_and_go_by_themselves() {
         ensure!(rdatas(&served, "CDNSKEY") == ksk, "{served}");
         chain.verify_served()?;
         let anchor = oracle::anchor(scratch, ZONE, &served)?;
-        let resolver = Resolver::start(scratch, "cds", ZONE, chain.secondary_port, &anchor)?;
+        let resolver = Resolver::start(scratch, "cds", (ZONE, chain.secondary_port), &anchor)?;
         for rtype in ["CDS", "CDNSKEY"] {
             let answer = resolver.ask(ZONE, rtype)?;
             ensure!(answer.authentic && answer.text.contains("RRSIG"), "{}", answer.text);

@@ -114,7 +114,7 @@ fn every_make_is_a_secondary() {
         ] {
             for (make, port) in makes.into_iter().chain([("pdns", pdns_port)]) {
                 let resolver = format!("unbound-{make}-{name}{rtype}");
-                let resolver = Resolver::start(scratch, &resolver, ZONE, port, &anchor)?;
+                let resolver = Resolver::start(scratch, &resolver, (ZONE, port), &anchor)?;
                 let answer = resolver.ask(name, rtype)?;
                 let good = answer.rcode == rcode && answer.authentic;
                 ensure!(good, "unbound in front of {make}: {name} {rtype}:\n{}", answer.text);
@@ -182,7 +182,7 @@ fn every_make_is_a_primary() {
 fn use_primary(chain: &mut Chain<'_>, make: &str, toml: &str) -> Result<()> {
     chain.daemon_spec.peers.retain(|peer| peer.transfer_from.is_none());
     chain.daemon_spec.more_primaries = vec![make.to_owned()];
-    chain.daemon_spec.more = toml.to_owned();
+    toml.clone_into(&mut chain.daemon_spec.more);
     chain.daemon.configure(&chain.daemon_spec)?;
     chain.daemon.running()?.signal(Signal::SIGHUP)
 }

@@ -100,7 +100,12 @@ pub(super) async fn diff(
 }
 
 /// The records of what one side names.
-pub(super) fn side(state: &ApiState, name: &ZoneName, handle: &Handle, text: &str) -> Answer<Packed> {
+pub(super) fn side(
+    state: &ApiState,
+    name: &ZoneName,
+    handle: &Handle,
+    text: &str,
+) -> Answer<Packed> {
     let status = handle.status.borrow().clone();
     let none = |what: &str| Problem::conflict(format!("zone {name} has no {what}"));
     match text {

@@ -76,18 +76,18 @@ pub(super) fn load(
     }
     let mut lists = Vec::new();
     for der in ders {
-        lists.push(list(der, authorities, provider).map_err(&wrong)?);
+        lists.push(list(&der, authorities, provider).map_err(&wrong)?);
     }
     lists.sort_by_key(|list| std::cmp::Reverse(list.made_at_s));
     Ok(lists)
 }
 
 fn list(
-    der: CertificateRevocationListDer<'static>,
+    der: &CertificateRevocationListDer<'static>,
     authorities: &[impl AsRef<[u8]>],
     provider: &CryptoProvider,
 ) -> Result<List, String> {
-    let (_, read) = CertificateRevocationList::from_der(&der).map_err(|error| error.to_string())?;
+    let (_, read) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
     let issuer = shown(read.issuer());
     let next = read.next_update().ok_or_else(|| {
         format!("the list of {issuer} has no nextUpdate, so that nobody could tell it is stale")

@@ -156,6 +156,13 @@ impl Ending {
         }
     }
 
+    /// One for other rooms' tests.
+    #[cfg(test)]
+    pub(crate) fn example(what: What, name: &str, at_s: i64) -> Self {
+        let (name, subject) = (name.to_owned(), name.to_owned());
+        Self { what, name, at_s, subject, notice_s: NOTICE_S, urgent_s: URGENT_S }
+    }
+
     fn of_list(list: &List) -> Self {
         let life_s = list.next_at_s.saturating_sub(list.made_at_s);
         let notice_s = URGENT_S.min(life_s / LIST_SHARE);
@@ -169,7 +176,8 @@ impl Ending {
         }
     }
 
-    fn alarm(&self, now_s: i64) -> Option<Alarm> {
+    /// What someone should know of it now.
+    pub(crate) fn alarm(&self, now_s: i64) -> Option<Alarm> {
         let left_s = self.at_s.saturating_sub(now_s);
         let list = self.what == What::Crl;
         let (kind, since_s) = if left_s <= 0 {
