@@ -135,7 +135,8 @@ impl ZoneTask {
         }
         let decision = Decision { by: by.to_owned(), at_s: now_s() };
         let (store, noted) = (self.context.store.clone(), kept.clone());
-        let noted = Kept { released: Some(decision), ..noted };
+        let data_changes = self.saved.data_changes();
+        let noted = Kept { released: Some(decision), data_changes, ..noted };
         let (zone, noted) = flatten(
             tokio::task::spawn_blocking(move || {
                 let zone = store.kept_data(Slot::Held, &kept)?;

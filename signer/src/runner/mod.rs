@@ -14,6 +14,7 @@ mod hook;
 mod jobs;
 mod new_data;
 mod pipeline;
+mod publish;
 pub mod schedule;
 mod signing;
 pub mod status;

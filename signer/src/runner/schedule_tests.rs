@@ -1,11 +1,11 @@
 use super::*;
 use crate::runner::alarm::AlarmKind;
 
-const BOUNDS: TimerBounds = TimerBounds { min_s: 30, max_s: 86_400 };
+pub(super) const BOUNDS: TimerBounds = TimerBounds { min_s: 30, max_s: 86_400 };
 const TIMERS: SoaTimers = SoaTimers { refresh_s: 3_600, retry_s: 600, expire_s: 86_400 };
 const DAY_S: u64 = 86_400;
 
-fn up(serial: u32) -> Up {
+pub(super) fn up(serial: u32) -> Up {
     Up {
         serial,
         incoming_serial: serial,
@@ -17,19 +17,19 @@ fn up(serial: u32) -> Up {
 }
 
 /// What version 5 and its like are signed under.
-const PARAMS: Params =
+pub(super) const PARAMS: Params =
     Params { digest: [1; 32], digest_silent: [1; 32], keep: false, dnskey: None };
 
-fn published(up: Up) -> Event {
+pub(super) fn published(up: Up) -> Event {
     Event::Published { up, params: PARAMS, withheld: None }
 }
 
-fn checked(new_data: Option<u32>) -> Event {
+pub(super) fn checked(new_data: Option<u32>) -> Event {
     let params = Some(PARAMS);
     Event::Checked { new_data, timers: TIMERS, params }
 }
 
-fn failure(kind: FailureKind) -> Failure {
+pub(super) fn failure(kind: FailureKind) -> Failure {
     Failure { kind, detail: "so it was".to_owned() }
 }
 
@@ -37,12 +37,12 @@ fn away() -> Event {
     Event::CheckFailed { failure: failure(FailureKind::Transfer), params: None }
 }
 
-fn kinds(schedule: &Schedule, now_s: u64) -> Vec<AlarmKind> {
+pub(super) fn kinds(schedule: &Schedule, now_s: u64) -> Vec<AlarmKind> {
     schedule.alarms(now_s).into_iter().map(|alarm| alarm.kind).collect()
 }
 
 /// A zone that is up and idle at time 0.
-fn idle() -> Schedule {
+pub(super) fn idle() -> Schedule {
     let mut schedule = Schedule::new(BOUNDS, Some(up(5)), false, None, 0);
     assert_eq!(schedule.next(Event::Tick, 0), Some(Work::Check));
     assert_eq!(schedule.next(checked(None), 0), None);

@@ -23,6 +23,8 @@ mod data;
 mod files;
 mod kept;
 #[cfg(test)]
+mod kept_tests;
+#[cfg(test)]
 mod tests;
 pub mod v1;
 

@@ -17,7 +17,7 @@ const STEPS: [Step; 9] = [
     Step::OlderRemoved,
 ];
 
-fn zone() -> ZoneName {
+pub(super) fn zone() -> ZoneName {
     "example.".parse().expect("name")
 }
 
@@ -29,7 +29,7 @@ fn content(serial: u32) -> Vec<u8> {
     format!("the content of version {serial}").into_bytes()
 }
 
-fn open(dir: &Path) -> Store {
+pub(super) fn open(dir: &Path) -> Store {
     Store::open(dir, 2).expect("store")
 }
 
@@ -37,6 +37,17 @@ fn save(
     store: &Store,
     state: &mut SaveState,
     serial: u32,
+    at: &mut dyn FnMut(Step) -> io::Result<()>,
+) -> Result<(), StoreError> {
+    save_as(store, state, serial, true, at)
+}
+
+/// The same, with new data or not.
+pub(super) fn save_as(
+    store: &Store,
+    state: &mut SaveState,
+    serial: u32,
+    new_data: bool,
     at: &mut dyn FnMut(Step) -> io::Result<()>,
 ) -> Result<(), StoreError> {
     let bytes = content(serial);
@@ -52,10 +63,10 @@ fn save(
         released: None,
         remarks: Remarks::default(),
     };
-    store.save_bytes(&zone(), state, &record, true, &bytes, at)
+    store.save_bytes(&zone(), state, &record, new_data, &bytes, at)
 }
 
-fn load(store: &Store) -> Loaded<Vec<u8>> {
+pub(super) fn load(store: &Store) -> Loaded<Vec<u8>> {
     store
         .load_with(&zone(), |bytes, expected| {
             if root(&bytes) == expected { Ok(bytes) } else { Err("another root".to_owned()) }
@@ -69,7 +80,7 @@ fn serial(loaded: &Loaded<Vec<u8>>) -> Option<u32> {
     Some(record.serial)
 }
 
-fn files(dir: &Path) -> Vec<String> {
+pub(super) fn files(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(dir.join("zones/example"))
         .expect("folder")
         .map(|entry| entry.expect("entry").file_name().into_string().expect("name"))
@@ -83,7 +94,7 @@ fn is(name: &str, kind: &str) -> bool {
 }
 
 /// A store that has published 1 and 2.
-fn with_two(dir: &Path) -> (Store, SaveState) {
+pub(super) fn with_two(dir: &Path) -> (Store, SaveState) {
     let store = open(dir);
     let mut state = SaveState::default();
     for serial in [1, 2] {

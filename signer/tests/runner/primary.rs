@@ -110,7 +110,9 @@ async fn serve(
             return;
         }
         let question_end = 12 + APEX.len() + 4;
-        let transfer = query[12 + APEX.len()..12 + APEX.len() + 2] == [0, 252];
+        // IXFR (251) is answered with the whole zone (RFC 1995 §4).
+        let qtype = &query[12 + APEX.len()..12 + APEX.len() + 2];
+        let transfer = matches!(qtype, [0, 251 | 252]);
         let soa = soa(serial.load(Ordering::SeqCst));
         let mut records: Vec<(&[u8], u16, &[u8])> = vec![(APEX, 6, &soa)];
         if transfer {

@@ -1,0 +1,99 @@
+//! New data that waits for a person, or came from someone who waits.
+
+use super::tests::{BOUNDS, PARAMS, checked, failure, idle, kinds, published, up};
+use super::*;
+use crate::runner::alarm::AlarmKind;
+
+fn held(serial: u32, fetched: bool) -> Event {
+    Event::Held(AwaitsPerson { serial, since_s: 1, reason: "it shrinks".to_owned(), fetched })
+}
+
+/// A zone whose primary gave 6, which is held.
+fn holding() -> Schedule {
+    let mut schedule = idle();
+    schedule.next(Event::Notified, 0);
+    assert_eq!(schedule.next(checked(Some(6)), 0), Some(Work::SignNew { reuse: true }));
+    assert_eq!(schedule.next(held(6, true), 1), None);
+    schedule
+}
+
+#[test]
+fn what_is_held_is_not_fetched_again_and_alarms() {
+    let schedule = holding();
+    assert_eq!((schedule.newest_data(), schedule.pending()), (Some(6), None));
+    assert_eq!(kinds(&schedule, 1), [AlarmKind::VersionHeld]);
+    assert!(schedule.alarms(1)[0].reason.contains("serial 6: it shrinks"));
+}
+
+#[test]
+fn what_is_up_is_signed_again_while_something_is_held() {
+    let mut schedule = holding();
+    let due_s = up(5).refresh_at_s;
+    assert_eq!(schedule.next(Event::Tick, due_s), Some(Work::SignAgain { reuse: true }));
+    let again = Up { incoming_serial: 5, refresh_at_s: 2 * due_s, ..up(7) };
+    schedule.next(published(again), due_s);
+    assert!(kinds(&schedule, due_s).contains(&AlarmKind::VersionHeld), "it is held still");
+}
+
+#[test]
+fn a_newer_version_clears_the_held_one() {
+    let mut schedule = holding();
+    schedule.next(Event::Notified, 2);
+    assert_eq!(schedule.next(checked(Some(8)), 2), Some(Work::SignNew { reuse: true }));
+    schedule.note(Event::NoneHeld, 3);
+    schedule.next(published(up(8)), 3);
+    assert_eq!((kinds(&schedule, 3), schedule.newest_data()), (vec![], Some(8)));
+}
+
+#[test]
+fn what_was_rejected_is_not_fetched_again_until_it_is_behind() {
+    let mut schedule = holding();
+    schedule.note(Event::NoneHeld, 2);
+    schedule.note(Event::Rejected(6), 2);
+    assert_eq!((kinds(&schedule, 2), schedule.newest_data()), (vec![], Some(6)));
+    schedule.next(published(up(9)), 3);
+    assert_eq!(schedule.newest_data(), Some(9));
+    // RFC 1982: it may be a higher number.
+    let mut wrapped = Schedule::new(BOUNDS, Some(up(3)), false, None, 0);
+    wrapped.note(Event::Rejected(u32::MAX), 0);
+    assert_eq!(wrapped.newest_data(), Some(3));
+}
+
+#[test]
+fn a_push_does_not_hide_what_the_primary_has() {
+    let mut schedule = idle();
+    schedule.next(Event::Arrived(9), 0);
+    schedule.next(held(9, false), 0);
+    assert_eq!(schedule.newest_data(), Some(5), "the primary may have 6, and it is wanted");
+}
+
+#[test]
+fn what_arrives_is_signed_at_once_and_its_refusal_asks_no_primary() {
+    let mut schedule = idle();
+    assert_eq!(schedule.next(Event::Arrived(6), 10), Some(Work::SignNew { reuse: true }));
+    let failure = failure(FailureKind::Admission);
+    let refused =
+        |untold, instead| Event::ArrivalRefused { failure: failure.clone(), untold, instead };
+    assert_eq!(schedule.next(refused(false, None), 11), None);
+    assert_eq!(kinds(&schedule, 11), [], "whoever brought it was told");
+    schedule.next(Event::Arrived(6), 12);
+    assert_eq!(schedule.next(refused(true, None), 13), None);
+    assert_eq!(kinds(&schedule, 13), [AlarmKind::DataRefused]);
+    schedule.next(Event::Arrived(7), 14);
+    assert_eq!(kinds(&schedule, 14), [], "the next one is another");
+    // What it had pushed aside goes on.
+    assert_eq!(schedule.next(refused(false, Some(6)), 15), Some(Work::SignNew { reuse: true }));
+    assert_eq!(schedule.pending(), Some(6));
+}
+
+#[test]
+fn nothing_arrives_while_frozen_but_is_here_after_the_thaw() {
+    let mut schedule = idle();
+    schedule.next(Event::Frozen, 0);
+    assert_eq!(schedule.next(Event::Arrived(6), 1), None);
+    schedule.note(Event::Thawed, 2);
+    assert_eq!(schedule.next(Event::Tick, 2), Some(Work::SignNew { reuse: true }));
+    let unchanged = Event::Unchanged { params: PARAMS, instead: None };
+    assert_eq!(schedule.next(unchanged, 3), Some(Work::Check));
+    assert_eq!(schedule.pending(), None);
+}
