@@ -10,7 +10,9 @@
 //!
 //! What is not kept is a memory of requests: within the window of five minutes a request can be sent again by
 //! whoever recorded it. A NOTIFY is a hint anyway; a transfer request in clear brings what its
-//! recorder could have recorded as well, the zone, which nobody should send in clear who wants it unseen.
+//! recorder could have recorded as well, the zone, which nobody should send in clear who wants it unseen. The
+//! memory that §5.2.3 suggests, of the last time that each key has signed, would refuse honest secondaries:
+//! they ask on several connections at once, and no network keeps those in order.
 
 pub mod files;
 
