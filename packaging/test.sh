@@ -23,7 +23,7 @@ export CARGO_TERM_COLOR=never
 [ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
 
 needs_to_build
-needs named:bind9 dig:bind9-dnsutils dnssec-verify:bind9-utils nsd:nsd \
+needs named:bind9 named-compilezone:bind9-utils curl:curl dig:bind9-dnsutils dnssec-verify:bind9-utils nsd:nsd \
   unbound:unbound ldns-verify-zone:ldnsutils softhsm2-util:softhsm2 pkcs11-tool:opensc \
   openssl:openssl setpriv:util-linux mount:mount shellcheck:shellcheck c++:g++ \
   unshare:util-linux ssh-keygen:openssh-client python3:python3 \

@@ -9,6 +9,7 @@ use crate::users;
 
 /// Program and Debian 12 package. What is not listed here is not run.
 const PACKAGES: &[(&str, &str)] = &[
+    ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
     ("dnssec-dsfromkey", "bind9-utils"),
     ("dnssec-verify", "bind9-utils"),
@@ -18,6 +19,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ldns-verify-zone", "ldnsutils"),
     ("mount", "mount"),
     ("named", "bind9"),
+    ("named-compilezone", "bind9-utils"),
     ("nsd", "nsd"),
     ("nsupdate", "bind9-dnsutils"),
     ("ods-enforcer", "opendnssec-enforcer-sqlite3"),
