@@ -166,8 +166,8 @@ impl Holding {
             {
                 Some(format!(
                     "token `{token}` was marked by another keeper that says it is this box too (instance \
-                     {own}): a copy of this box was started. No key is used here. hint: stop that one, \
-                     and restart this keeper"
+                     {own}): a copy of this box was started, or the token was put back to what it was \
+                     before. No key is used here. hint: stop the copy, and restart this keeper"
                 ))
             }
             Standing::Same | Standing::Earlier => None,
