@@ -92,6 +92,16 @@ pub enum AnswerError {
         /// The serial of what is here.
         have: u32,
     },
+    /// Halfway round from what is here.
+    #[error(
+        "its serial {found} is exactly 2^31 from {have}, which is here: neither is the newer one (RFC 1982 §3.2). Give it a serial that is less than 2^31 ahead"
+    )]
+    Unordered {
+        /// The primary's serial.
+        found: u32,
+        /// The serial of what is here.
+        have: u32,
+    },
     /// The transfer's last message goes on behind the closing SOA.
     #[error("{records} records behind the closing SOA")]
     BehindTheEnd {

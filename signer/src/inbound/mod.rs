@@ -326,6 +326,9 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
         dialogue.ask(question(id, zone, types::SOA)).await?;
         let serial = soa_serial(&dialogue.message().await?, zone, id)?;
         dialogue.answered().await?;
+        if serial.wrapping_sub(have) == 1 << 31 {
+            return Err(AnswerError::Unordered { found: serial, have }.into());
+        }
         if !newer(serial, have) {
             dialogue.goodbye().await;
             return Ok(Fetched::UpToDate { serial });
