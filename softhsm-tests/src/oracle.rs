@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::scratch::{Scratch, write};
-use crate::tools::{run_ok, tool};
+use crate::tools::{run, run_ok, tool};
 use crate::users::User;
 
 /// The DS RRset (SHA-256) of the keys with the SEP bit, derived by BIND from the zone's text.
@@ -23,6 +23,23 @@ pub fn verify(scratch: &Scratch, zone: &str, signed: &str, anchor: &str) -> Resu
     write(&anchor_file, anchor, User::Harness, 0o644)?;
     with_ldns(&file, &anchor_file).with_context(|| format!("of {zone}:\n{signed}"))?;
     with_bind(zone, &file).with_context(|| format!("of {zone}:\n{signed}"))
+}
+
+/// Has BIND alone verify the zone whose text is `signed`.
+pub fn verify_with_bind(scratch: &Scratch, zone: &str, signed: &str) -> Result<()> {
+    let file = scratch.dir("oracle", User::Harness, 0o755)?.join("signed.zone");
+    write(&file, signed, User::Harness, 0o644)?;
+    with_bind(zone, &file)
+}
+
+/// What ldns finds wrong with the zone whose text is `signed`: for zones of which it is known to read
+/// something otherwise than it is.
+pub fn faults_by_ldns(scratch: &Scratch, signed: &str) -> Result<Vec<String>> {
+    let file = scratch.dir("oracle", User::Harness, 0o755)?.join("signed.zone");
+    write(&file, signed, User::Harness, 0o644)?;
+    let output = run(Command::new(tool("ldns-verify-zone")?).arg("-V1").arg(&file))?;
+    let text = [output.stdout, output.stderr].concat();
+    Ok(String::from_utf8_lossy(&text).lines().map(str::to_owned).collect())
 }
 
 fn with_ldns(file: &Path, anchor: &Path) -> Result<()> {

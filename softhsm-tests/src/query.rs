@@ -69,6 +69,16 @@ pub fn axfr_with_key(port: u16, zone: &str, file: &Path) -> Result<String> {
     Ok(text)
 }
 
+/// The same with RDATA in hexadecimal (RFC 3597 §5), so that nothing is left to how a type is read.
+pub fn axfr_generic(port: u16, zone: &str) -> Result<String> {
+    let arguments = ["+noall", "+answer", "+onesoa", "+unknownformat", "-q", zone, "-t", "AXFR"];
+    let text = run_ok(dig(port)?.args(arguments))?;
+    if !text.contains("TYPE6\t") {
+        bail!("no transfer: {text:?}");
+    }
+    Ok(text)
+}
+
 /// The whole zone by XoT, one record a line, as whoever `identity` is.
 pub fn axfr_over_tls(
     port: u16,

@@ -43,6 +43,48 @@ pub fn example_with(serial: u32, marker: &str) -> String {
     format!("{}{marker} IN TXT \"serial {serial}\"\n", example(serial))
 }
 
+/// Every type, and every kind of name: what is written down in `zones/odd.zone`, and what is too long
+/// to be.
+pub fn odd(serial: u32) -> String {
+    let mut text = format!(
+        "$ORIGIN example.\n$TTL 300\n\
+         @ IN SOA ns1.example. Host\\.Master.Example. {serial} 3600 600 604800 120\n\
+         @ IN NS ns1.example.\n@ IN NS NS2.Example.\n{}",
+        include_str!("../zones/odd.zone")
+    );
+    // Every octet in a name, sixteen at a time.
+    for high in 0..16_u32 {
+        for low in 0..16 {
+            text.push_str(&format!("\\{:03}", high * 16 + low));
+        }
+        text.push_str(".every IN TXT \"octets\"\n");
+    }
+    // As many labels as fit, with 122 empty non-terminals; a name of 255 octets; a label of 63.
+    text.push_str(&format!("{}a IN A 192.0.2.20\n", "a.".repeat(122)));
+    let long = ["L", "m", "n"].map(|letter| letter.repeat(63)).join(".");
+    text.push_str(&format!("{long}.{} IN A 192.0.2.21\n", "o".repeat(53)));
+    text.push_str(&format!("{} IN TXT \"63 octets\"\n", "l".repeat(63)));
+    // An RRset and a record of nearly 64 KB. (BIND takes no more than a hundred records of a type.)
+    for record in 0..90 {
+        let (a, b, c) = ("x".repeat(253), "x".repeat(253), "x".repeat(187));
+        text.push_str(&format!("many IN TXT \"{record:02}{a}\" \"{b}\" \"{c}\"\n"));
+    }
+    let text_of_255 = format!(" \"{}\"", "y".repeat(255));
+    text.push_str(&format!("one IN TXT{}\n", text_of_255.repeat(250)));
+    text
+}
+
+/// A zone whose apex is a DNAME: nothing may be below it (RFC 6672 §2.4), so its name servers are
+/// elsewhere.
+pub fn apex_dname(serial: u32) -> String {
+    format!(
+        "$ORIGIN example.\n$TTL 300\n\
+         @ IN SOA ns.Elsewhere.test. h.elsewhere.test. {serial} 3600 600 604800 120\n\
+         @ IN NS ns.Elsewhere.test.\n@ IN DNAME Other.Test.\n@ IN TXT \"serial {serial}\"\n\
+         @ IN MX 10 mail.Elsewhere.test.\n"
+    )
+}
+
 /// `count` hosts, for stories that need signing to take a while. From one serial to the next all
 /// of their addresses change, so that no signature can be kept.
 pub fn hosts(serial: u32, count: u32) -> String {
