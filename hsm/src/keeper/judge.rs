@@ -25,7 +25,6 @@ use countersign_policy::{KeyRole, PublicKey, SigningPolicy, ZoneName};
 use crate::protocol::{Refusal, RefusalKind, TBS_BYTES_MAX};
 
 const CLASS_IN: u16 = 1;
-const TYPE_SIG: u16 = 24;
 const TYPE_OPT: u16 = 41;
 const TYPE_DS: u16 = 43;
 const TYPE_RRSIG: u16 = 46;
@@ -206,7 +205,8 @@ fn judge_type(rtype: u16) -> Result<(), Refusal> {
             "CDS and CDNSKEY are signed by a KSK or CSK alone, as a motion approved them"
         }
         TYPE_CSYNC => "CSYNC, which has the parent copy data of the zone, is signed by no key here",
-        TYPE_RRSIG | TYPE_SIG => "signatures are not signed (RFC 4035 §2.2)",
+        // SIG is not among them: RFC 3755 gave its task to RRSIG, and in a zone it is data like any other.
+        TYPE_RRSIG => "signatures are not signed (RFC 4035 §2.2)",
         // RFC 6895 §3.1: 0 and 65535 are reserved, 128 to 255 are QTYPEs and Meta-TYPEs.
         0 | TYPE_OPT | 128..=255 | 65535 => "no data of a zone has this type (RFC 6895 §3.1)",
         _ => return Ok(()),

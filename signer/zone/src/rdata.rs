@@ -4,6 +4,14 @@
 //! One table, `fields`, says what a type's RDATA consists of; the shape check walks it and the
 //! canonical form lower-cases the names that it marks. Types that are not in the table pass as
 //! opaque octets (RFC 3597), and so do values that a later RFC may give a meaning.
+//!
+//! Which names are lower-cased: those of the types that RFC 4034 §6.2 (3) lists, less HINFO, which has
+//! none, and NSEC (RFC 6840 §5.1); RFC 3597 §7 forbids it for every later type, so LP, TALINK, HIP, IPSECKEY,
+//! SVCB, AMTRELAY keep their case. BIND 9.18 does the same type for type, but for NSAP-PTR: it
+//! lower-cases that name, the RFC does not list it, and unbound goes by the RFC. An NSAP-PTR with
+//! capitals is therefore bogus for the one or the other whoever signs it; what the RFC says is done here.
+//! ldns 1.8.3 leaves the name of an A6 as it is, and reads NSAP-PTR as a text. `domain` 0.12 knows no
+//! AFSDB, RT, KX, PX, SIG, NXT or A6 and leaves all of them as they are.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -436,6 +444,19 @@ mod tests {
         check(Rtype::NSEC, b"\x01A\0\0\x01\x40", b"\x01A\0\0\x01\x40");
         check(Rtype::HTTPS, b"\0\x01\x01A\0", b"\0\x01\x01A\0");
         check(Rtype::NSAP_PTR, b"\x01A\0", b"\x01A\0");
+        check(Rtype::LP, b"\0\x0a\x01A\0", b"\0\x0a\x01A\0");
+        check(Rtype(58), b"\x01A\0\x01B\0", b"\x01A\0\x01B\0");
+        for listed in [Rtype::NS, Rtype::MD, Rtype::MF, Rtype::MB, Rtype::MG, Rtype::MR, Rtype::PTR]
+        {
+            check(listed, b"\x01A\0", b"\x01a\0");
+        }
+        for listed in [Rtype::AFSDB, Rtype::RT, Rtype::KX] {
+            check(listed, b"AB\x01A\0", b"AB\x01a\0");
+        }
+        check(Rtype::PX, b"AB\x01A\0\x01B\0", b"AB\x01a\0\x01b\0");
+        check(Rtype::MINFO, b"\x01A\0\x01B\0", b"\x01a\0\x01b\0");
+        check(Rtype::NXT, b"\x01A\0AB", b"\x01a\0AB");
+        check(Rtype::SIG, b"ABCDEFGHIJKLMNOPQR\x01A\0S", b"ABCDEFGHIJKLMNOPQR\x01a\0S");
         check(Rtype::TXT, b"\x01A", b"\x01A");
         check(Rtype(65280), b"\x01A\0", b"\x01A\0");
     }

@@ -103,10 +103,10 @@ rtypes! {
 }
 
 impl Rtype {
-    /// Types that exist in messages only, never in a zone: OPT, 0, and the Q and meta types
-    /// 128 to 255 (RFC 6895 §3.1).
+    /// Types that exist in messages only or not at all, never in a zone: OPT, 0 and 65535, and the Q
+    /// and meta types 128 to 255 (RFC 6895 §3.1). The keeper signs none of them.
     pub const fn is_meta(self) -> bool {
-        matches!(self.0, 0 | 41 | 128..=255)
+        matches!(self.0, 0 | 41 | 128..=255 | 65_535)
     }
 
     /// Types that speak to the parent: CDS, CDNSKEY, CSYNC. None is taken from a primary.
@@ -180,6 +180,7 @@ mod tests {
                 && Rtype::OPT.is_meta()
                 && Rtype::ANY.is_meta()
                 && Rtype(0).is_meta()
+                && Rtype(65_535).is_meta()
         );
         assert!(!Rtype::URI.is_meta());
     }

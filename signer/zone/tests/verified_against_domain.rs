@@ -10,6 +10,7 @@ use domain::base::cmp::CanonicalOrd as _;
 use proptest::prelude::*;
 
 use support::cds::{DAY_S, Says, any_says};
+use support::zones::Reader;
 use support::{NOW_S, Setup, admitted, oracle, zones};
 
 fn check(setup: &Setup, records: &[zones::Record]) {
@@ -48,6 +49,20 @@ proptest! {
     ) {
         let split = if csk { KeySplit::Csk } else { KeySplit::KskZsk };
         let setup = Setup::new(Algorithm::Ed25519, split, denial).says(&says, NOW_S + DAY_S);
+        check(&setup, &records);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+
+    #[test]
+    fn zones_of_every_type_agree(
+        records in zones::any_odd_zone(Reader::Domain, 0..40),
+        denial in any_denial(),
+    ) {
+        let mut setup = Setup::new(Algorithm::Ed25519, KeySplit::KskZsk, denial);
+        setup.params.zonemd = true;
         check(&setup, &records);
     }
 }

@@ -34,12 +34,21 @@ pub fn name(wire: &[u8]) -> DomainName {
 fn data(rtype: Rtype, rdata: &[u8]) -> DomainData {
     use domain::base::name::FlattenInto as _;
     // Types with names that `domain` does not know as such, and so leaves in their own case.
-    let lowered = match rtype.0 {
-        18 | 21 | 36 => {
-            rdata.iter().take(2).copied().chain(rdata[2..].to_ascii_lowercase()).collect()
-        }
-        _ => rdata.to_vec(),
+    let mut lowered = rdata.to_vec();
+    let names_at = match rtype.0 {
+        18 | 21 | 26 | 36 => Some(2), // AFSDB, RT, PX (two names), KX
+        24 => Some(18),               // SIG
+        30 => Some(0),                // NXT
+        38 if rdata[0] > 0 => Some(1 + usize::from(128 - rdata[0]).div_ceil(8)), // A6
+        _ => None,
     };
+    let mut at = names_at.unwrap_or(rdata.len());
+    for _ in 0..if rtype.0 == 26 { 2 } else { 1 } {
+        let name = lowered.get(at..).and_then(|rest| countersign_zone::name::wire_len(rest).ok());
+        let end = at + name.unwrap_or(0);
+        lowered[at..end].make_ascii_lowercase();
+        at = end;
+    }
     let mut parser = Parser::from_ref(lowered.as_slice());
     let parsed: ZoneRecordData<&[u8], domain::base::ParsedName<&[u8]>> =
         ZoneRecordData::parse_rdata(DomainRtype::from_int(rtype.0), &mut parser)
@@ -155,6 +164,10 @@ pub fn chain(admitted: &Packed, params: &ZoneParams) -> Chain {
         let ttl = Ttl::from_secs(params.policy.dnskey_ttl_s);
         all.extend(both.map(|data| Record::new(apex.clone(), Class::IN, ttl, data)));
     }
+    if params.zonemd {
+        let zonemd = data(Rtype::ZONEMD, &[&[0, 0, 0, 1, 1, 1][..], &[0; 48]].concat());
+        all.push(Record::new(apex.clone(), Class::IN, Ttl::from_secs(0), zonemd));
+    }
     all.sort_by(CanonicalOrd::canonical_cmp);
     let iter = RecordsIter::new_from_owned(&all);
     if denial == Denial::Nsec {
@@ -204,6 +217,8 @@ pub fn master_file(records: &Packed) -> String {
     let mut text = String::new();
     let mut line = |owner: &[u8], ttl_s: u32, rtype: Rtype, rdata: &[u8]| {
         let (owner, len, hex) = (Shown(owner), rdata.len(), to_hex(rdata));
+        // ldns 1.8.3 knows no type AVC, and takes what it does not know for type 0.
+        let rtype = if rtype == Rtype::AVC { "TYPE258".to_owned() } else { rtype.to_string() };
         writeln!(text, "{owner} {ttl_s} IN {rtype} \\# {len} {hex}").expect("to a String");
     };
     for rrset in records.iter().flat_map(|node| node.rrsets()) {
