@@ -64,14 +64,17 @@ pub fn odd(serial: u32) -> String {
     let long = ["L", "m", "n"].map(|letter| letter.repeat(63)).join(".");
     text.push_str(&format!("{long}.{} IN A 192.0.2.21\n", "o".repeat(53)));
     text.push_str(&format!("{} IN TXT \"63 octets\"\n", "l".repeat(63)));
-    // An RRset and a record of nearly 64 KB. (BIND takes no more than a hundred records of a type.)
+    // An RRset of nearly 64 KB. (BIND takes no more than a hundred records of a type.)
     for record in 0..90 {
         let (a, b, c) = ("x".repeat(253), "x".repeat(253), "x".repeat(187));
         text.push_str(&format!("many IN TXT \"{record:02}{a}\" \"{b}\" \"{c}\"\n"));
     }
-    let text_of_255 = format!(" \"{}\"", "y".repeat(255));
-    text.push_str(&format!("one IN TXT{}\n", text_of_255.repeat(250)));
     text
+}
+
+/// One record of nearly 64 KB.
+pub fn large_record() -> String {
+    format!("one IN TXT{}\n", format!(" \"{}\"", "y".repeat(255)).repeat(250))
 }
 
 /// A zone whose apex is a DNAME: nothing may be below it (RFC 6672 §2.4), so its name servers are

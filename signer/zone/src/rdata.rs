@@ -8,8 +8,8 @@
 //! Which names are lower-cased: those of the types that RFC 4034 §6.2 (3) lists, less HINFO, which has
 //! none, and NSEC (RFC 6840 §5.1); RFC 3597 §7 forbids it for every later type, so LP, TALINK, HIP, IPSECKEY,
 //! SVCB, AMTRELAY keep their case. BIND 9.18 does the same type for type, but for NSAP-PTR: it
-//! lower-cases that name, the RFC does not list it, and unbound goes by the RFC. An NSAP-PTR with
-//! capitals is therefore bogus for the one or the other whoever signs it; what the RFC says is done here.
+//! lower-cases that name, and the RFC does not list it. An NSAP-PTR with capitals is therefore bogus for
+//! BIND or for whoever goes by the RFC, whoever signs it; what the RFC says is done here.
 //! ldns 1.8.3 leaves the name of an A6 as it is, and reads NSAP-PTR as a text. `domain` 0.12 knows no
 //! AFSDB, RT, KX, PX, SIG, NXT or A6 and leaves all of them as they are.
 
