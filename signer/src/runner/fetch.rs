@@ -78,25 +78,36 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use countersign_zone::difference::Base;
     use countersign_zone::receive::Bounds;
+    use countersign_zone::{AdmissionParams, AdmittedZone, Receiver, admit};
     use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::inbound::Source;
     use crate::notify::Inbox;
+    use crate::outbound::differences::Step;
     use crate::outbound::{self, Xot, serve_xot};
     use crate::peers::IdentityRule;
     use crate::published::testing::{catalogue, version, zone_name};
     use crate::query::Front;
     use crate::runner::schedule::TimerBounds;
-    use crate::runner::{Transfer, Treatment};
+    use crate::runner::{DifferenceBounds, Transfer, Treatment};
     use crate::tls::testing::Pki;
 
+    /// Publishes the serial before this one, and then this one with the step to it.
     async fn primary(pki: &Pki, serial: u32) -> Source {
         let counters = Arc::<Counters>::default();
         let front = Front::new(catalogue(), Inbox::new(Duration::ZERO, counters.clone()), counters);
-        front.catalogue().publish(version("a.test", serial, 3)).expect("published");
+        let hosts = |serial| version("a.test", serial, 100 + serial);
+        let (before, up) = (hosts(serial - 1), hosts(serial));
+        let bounds = DifferenceBounds { kept: 1, bytes_max: 1 << 20 };
+        for version in [&before, &up] {
+            front.catalogue().publish(version.clone()).expect("published");
+        }
+        let step = Step::between(&before, &up, bounds.bytes_max);
+        front.catalogue().keep(up.apex(), step, bounds);
         let xot = Xot::new(pki.acceptor("p.test"), front, outbound::Limits::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
@@ -104,11 +115,9 @@ mod tests {
         Source::new("p".into(), address, IdentityRule::san("p.test"), "p.test").expect("source")
     }
 
-    #[tokio::test]
-    async fn a_primary_that_lags_does_not_hide_newer_data() {
-        let pki = Pki::new();
-        let settings = ZoneSettings {
-            primaries: vec![primary(&pki, 5).await, primary(&pki, 6).await],
+    fn settings(pki: &Pki, primaries: Vec<Source>) -> ZoneSettings {
+        ZoneSettings {
+            primaries,
             transfer: Transfer {
                 connector: Some(pki.connector("secondary.test")),
                 limits: inbound::Limits::default(),
@@ -117,7 +126,54 @@ mod tests {
             treatment: Treatment::default(),
             bounds: Bounds { records_max: 1_000, bytes_max: 1 << 20 },
             timers: TimerBounds { min_s: 1, max_s: 10 },
-        };
+        }
+    }
+
+    /// What a primary's version is here, once it was admitted.
+    fn admitted(serial: u32, hosts: u32) -> AdmittedZone {
+        let (version, bounds) = (version("a.test", serial, hosts), 1 << 20);
+        let bounds = Bounds { records_max: bounds, bytes_max: bounds };
+        let mut receiver = Receiver::new(version.apex().clone(), bounds);
+        for rrset in version.records().iter().flat_map(|node| node.rrsets()) {
+            for rdata in rrset.rdatas() {
+                let pushed = receiver.push(rrset.owner(), rrset.rtype().0, 1, rrset.ttl_s(), rdata);
+                pushed.expect("a record");
+            }
+        }
+        let received = receiver.finish().expect("records");
+        admit(received, &AdmissionParams::UNBOUNDED).expect("admitted")
+    }
+
+    /// Another primary may have had other data under the same serial: its differences might even fit.
+    #[tokio::test]
+    async fn differences_are_applied_to_data_of_the_same_primary_only() {
+        let pki = Pki::new();
+        let mut settings = settings(&pki, vec![primary(&pki, 6).await]);
+        let (zone, here) = (zone_name("a.test"), admitted(5, 105));
+        let lies = admitted(5, 104);
+        let ignore = IncomingZonemd::Ignore;
+        for (here, name, zonemd, expect) in [
+            (&here, "p", ignore, (1, 0)),
+            (&here, "q", ignore, (0, 0)),
+            (&here, "p", IncomingZonemd::Check, (0, 0)),
+            // The host that comes is there; and one that is not.
+            (&admitted(5, 106), "p", ignore, (0, 1)),
+            (&lies, "p", ignore, (1, 0)),
+        ] {
+            settings.treatment.incoming_zonemd = zonemd;
+            let base = Some((Base::of_admitted(here), name.to_owned()));
+            let (have, counters) = (Have { serial: Some(5), base }, Counters::default());
+            let fetched = fetch(&counters, &zone, &settings, have).await.expect("answered");
+            fetched.expect("newer");
+            let counted = (counters.transfers_in_ixfr.read(), counters.ixfr_fallbacks.read());
+            assert_eq!(counted, expect, "{name} {zonemd:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_primary_that_lags_does_not_hide_newer_data() {
+        let pki = Pki::new();
+        let settings = settings(&pki, vec![primary(&pki, 5).await, primary(&pki, 6).await]);
         let (zone, counters) = (zone_name("a.test"), Counters::default());
         for (have, newer) in [(Some(4), true), (Some(5), true), (Some(6), false), (None, true)] {
             let have = Have { serial: have, base: None };

@@ -21,6 +21,10 @@ use crate::refusal::{Fault, Refusal};
 use crate::rtype::Rtype;
 use crate::verify::VerifiedZone;
 
+/// Differences of more than twice the base's octets are no saving, and what they touch takes more room
+/// in memory than a zone that comes whole; but below so many nobody cares.
+const OCTETS_WORTHWHILE: usize = 1 << 20;
+
 /// Why differences can't be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
@@ -49,7 +53,7 @@ pub enum Mismatch {
     /// More records than a transfer may bring.
     #[error("more than {0} records of differences")]
     TooManyRecords(usize),
-    /// More octets than a transfer may bring.
+    /// More octets than a transfer may bring, or than differences are worth.
     #[error("more than {0} octets of differences")]
     TooManyBytes(usize),
     /// A record that no zone may have, or a zone beyond its bounds.
@@ -105,11 +109,6 @@ impl Base {
         Some(self.rdata(Rtype::SOA, soa.rdatas().next()?))
     }
 
-    /// Records of all kinds, signatures included: a measure of its size.
-    pub fn octets(&self) -> usize {
-        self.records.counts().bytes
-    }
-
     /// The primary's RRsets of an owner.
     fn rrsets<'a>(&self, node: &Node<'a>) -> impl Iterator<Item = Rrset<'a>> + use<'a> {
         let signed = self.signed;
@@ -161,6 +160,7 @@ struct Edited {
 pub struct Patch {
     base: Base,
     bounds: Bounds,
+    octets_max: usize,
     /// By sort key, then type.
     edited: BTreeMap<Vec<u8>, BTreeMap<Rtype, Edited>>,
     /// What the sequence that is under way has touched.
@@ -172,19 +172,16 @@ pub struct Patch {
 impl Patch {
     /// Nothing applied yet. `bounds` hold for the differences and for what they make, each.
     pub fn new(base: Base, bounds: Bounds) -> Self {
+        let worthwhile = base.records.counts().bytes.saturating_mul(2).max(OCTETS_WORTHWHILE);
         Self {
             base,
             bounds,
+            octets_max: bounds.bytes_max.min(worthwhile),
             edited: BTreeMap::new(),
             touched: BTreeSet::new(),
             records: 0,
             octets: 0,
         }
-    }
-
-    /// What it began with.
-    pub fn base(&self) -> &Base {
-        &self.base
     }
 
     /// TTL and RDATA of the SOA that it has come to; `None` while it has not exactly one.
@@ -211,8 +208,8 @@ impl Patch {
         if self.records > self.bounds.records_max {
             return Err(Mismatch::TooManyRecords(self.bounds.records_max));
         }
-        if self.octets > self.bounds.bytes_max {
-            return Err(Mismatch::TooManyBytes(self.bounds.bytes_max));
+        if self.octets > self.octets_max {
+            return Err(Mismatch::TooManyBytes(self.octets_max));
         }
         Ok(())
     }
