@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use countersign_hsm::keeper::judge::{KeyInUse, judge_zone_tbs};
 use countersign_policy::signing::{Denial, DnskeyApproval, KeySplit, SerialPolicy};
 use countersign_policy::{Algorithm, KeyRole, PublicKey, SigningPolicy, ZoneName};
+use countersign_zone::{AdmissionParams, AdmittedZone, Bounds, Receiver, Rtype, admit};
 
 pub mod texts;
 pub mod tsig;
@@ -46,6 +47,32 @@ pub fn policy() -> SigningPolicy {
         inception_offset_s: 3_600,
         approval: DnskeyApproval::Standing,
     }
+}
+
+/// SOA RDATA of the zone.
+pub fn soa_rdata(serial: u32) -> Vec<u8> {
+    let mut rdata = [&b"\x02ns"[..], APEX, b"\x04host", APEX].concat();
+    for field in [serial, 3_600, 900, 604_800, 600] {
+        rdata.extend_from_slice(&field.to_be_bytes());
+    }
+    rdata
+}
+
+/// What answers to IXFR are applied to: serial 7, with a few hosts.
+pub fn ixfr_base() -> AdmittedZone {
+    let bounds = Bounds { records_max: 100, bytes_max: 10_000 };
+    let mut receiver = Receiver::new(apex(), bounds);
+    let ns = [&b"\x02ns"[..], APEX].concat();
+    let mut push = |owner: &[u8], rtype: Rtype, ttl_s, rdata: &[u8]| {
+        receiver.push(owner, rtype.0, 1, ttl_s, rdata).expect("a record");
+    };
+    push(APEX, Rtype::SOA, 1_800, &soa_rdata(7));
+    push(APEX, Rtype::NS, 3_600, &ns);
+    push(&ns, Rtype::A, 300, &[192, 0, 2, 1]);
+    push(&ns, Rtype::A, 300, &[192, 0, 2, 2]);
+    push(&[&b"\x03wWw"[..], APEX].concat(), Rtype::TXT, 300, b"\x02hi");
+    let received = receiver.finish().expect("records");
+    admit(received, &AdmissionParams::under(&policy())).expect("admitted")
 }
 
 /// `tail` (labels field, TTL, then what follows the signer's name) with the fields that a stolen

@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use countersign_fuzz::{APEX, BOUND_CHILD, apex, judge, texts, tsig, well_aimed, zsk};
+use countersign_fuzz::{
+    APEX, BOUND_CHILD, apex, judge, soa_rdata, texts, tsig, well_aimed, zsk,
+};
 use countersign_hsm::frame;
 use countersign_hsm::protocol::{LedgerRequest, PROTOCOL_VERSION, Request};
 use countersign_policy::ledger::CdsType;
@@ -33,6 +35,9 @@ fn main() {
     let (opening, closing) = split_transfer();
     write("transfer_framing", "two-messages", &framed(&[&opening, &closing]));
     write("transfer_framing", "stops", &framed(&[&opening]));
+    for (seed, octets) in ixfr_seeds() {
+        write("ixfr", seed, &octets);
+    }
     write("stored_zone", "page", &page());
     for (seed, octets) in tsig::seeds() {
         write("tsig", seed, &octets);
@@ -55,14 +60,6 @@ fn record(owner: &[u8], rtype: u16, ttl_s: u32, rdata: &[u8]) -> Vec<u8> {
 
 fn below(label: &str) -> Vec<u8> {
     [&[label.len() as u8][..], label.as_bytes(), APEX].concat()
-}
-
-fn soa_rdata() -> Vec<u8> {
-    let mut rdata = [below("ns"), below("host")].concat();
-    for field in [7_u32, 3_600, 900, 604_800, 600] {
-        rdata.extend_from_slice(&field.to_be_bytes());
-    }
-    rdata
 }
 
 fn tbs_seeds() -> Vec<(&'static str, Vec<u8>)> {
@@ -153,19 +150,52 @@ fn apex_ns() -> Vec<u8> {
 }
 
 fn transfer() -> Vec<u8> {
-    let soa = record(APEX, 6, 1_800, &soa_rdata());
+    let soa = record(APEX, 6, 1_800, &soa_rdata(7));
     let host = record(&below("ns"), 1, 300, &[192, 0, 2, 1]);
     [header(0x8400, [1, 4, 0, 0]), question(252), soa.clone(), apex_ns(), host, soa].concat()
 }
 
 fn split_transfer() -> (Vec<u8>, Vec<u8>) {
-    let soa = record(APEX, 6, 1_800, &soa_rdata());
+    let soa = record(APEX, 6, 1_800, &soa_rdata(7));
     let opening = [header(0x8400, [1, 2, 0, 0]), question(252), soa.clone(), apex_ns()].concat();
     (opening, [header(0x8400, [0, 1, 0, 0]), soa].concat())
 }
 
+/// Answers to IXFR that was asked with serial 7.
+fn ixfr_seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let soa = |serial| record(APEX, 6, 1_800, &soa_rdata(serial));
+    let a = |label: &str, last| record(&below(label), 1, 300, &[192, 0, 2, last]);
+    let answer = |records: &[Vec<u8>]| {
+        let counts = [1, records.len() as u16, 0, 0];
+        framed(&[&[header(0x8400, counts), question(251), records.concat()].concat()])
+    };
+    let (gone, come) = (a("ns", 1), a("ns", 9));
+    let two = [
+        soa(9),
+        soa(7),
+        gone.clone(),
+        soa(8),
+        come.clone(),
+        soa(8),
+        come.clone(),
+        soa(9),
+        a("new", 1),
+        soa(9),
+    ];
+    let opening = [header(0x8400, [1, 2, 0, 0]), question(251), soa(8), soa(7)].concat();
+    let rest = [header(0x8400, [0, 4, 0, 0]), gone.clone(), soa(8), come.clone(), soa(8)].concat();
+    vec![
+        ("one-step", answer(&[soa(8), soa(7), gone.clone(), soa(8), come.clone(), soa(8)])),
+        ("two-steps", answer(&two)),
+        ("two-messages", framed(&[&opening, &rest])),
+        ("up-to-date", answer(&[soa(7)])),
+        ("whole", answer(&[soa(8), record(APEX, 2, 3_600, &below("ns")), come.clone(), soa(8)])),
+        ("broken-chain", answer(&[soa(9), soa(8), gone, soa(9), come, soa(9)])),
+    ]
+}
+
 fn soa_answer() -> Vec<u8> {
-    let soa = record(&[0xc0, 12], 6, 1_800, &soa_rdata());
+    let soa = record(&[0xc0, 12], 6, 1_800, &soa_rdata(7));
     [header(0x8400, [1, 1, 0, 0]), question(6), soa].concat()
 }
 
@@ -182,7 +212,7 @@ fn framed(messages: &[&[u8]]) -> Vec<u8> {
 fn page() -> Vec<u8> {
     let mut rrsig = well_aimed([0, 6], 1, 1_800_u32.to_be_bytes(), &[]);
     rrsig.extend_from_slice(&[0; 64]);
-    let (soa, key) = (soa_rdata(), zsk().dnskey_rdata(256));
+    let (soa, key) = (soa_rdata(7), zsk().dnskey_rdata(256));
     let mut builder = Builder::new();
     builder.owner(APEX).expect("first");
     for (rtype, rdata) in [(Rtype::SOA, &soa), (Rtype::DNSKEY, &key)] {
