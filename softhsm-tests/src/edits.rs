@@ -1,5 +1,8 @@
 //! Random zones and random edits of them, from a seed that is shown, so that what failed can be run
 //! again.
+//!
+//! Owners change their case, names in RDATA don't: BIND 9.18 takes an update that changes nothing else,
+//! shows it in AXFR, and leaves it out of IXFR.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -119,8 +122,8 @@ impl Model {
             0 => self.delegation(dice),
             1 => {
                 let owner = format!("c{}.example.", dice.below(4));
-                let target = dice.spell("target.elsewhere.test.");
-                self.toggle(dice, &owner, "CNAME", target);
+                let target = *dice.pick(&["one.Elsewhere.test.", "TWO.elsewhere.test."]);
+                self.toggle(dice, &owner, "CNAME", target.to_owned());
             }
             2 => {
                 let owner = format!("*.w{}.example.", dice.below(3));
@@ -147,8 +150,8 @@ impl Model {
         }
         let kind = dice.below(3);
         if kind > 0 {
-            let server = dice.spell("ns.elsewhere.test.");
-            self.put(&owner, "NS", 300, [server.as_str()]);
+            let server = *dice.pick(&["nS1.elsewhere.test.", "ns2.ELSEWHERE.test."]);
+            self.put(&owner, "NS", 300, [server]);
         }
         if kind > 1 {
             let digest = format!("{:040X}", dice.below(1 << 30));
@@ -240,7 +243,7 @@ fn rdata(dice: &mut Dice, rtype: &str) -> String {
     match rtype {
         "A" => format!("192.0.2.{number}"),
         "AAAA" => format!("2001:db8::{number}"),
-        "MX" => format!("{number} {}", dice.spell("mail.example.")),
+        "MX" => format!("{number} Mail.elsewhere.TEST."),
         "CAA" => format!("0 issue \"ca{number}.example.net\""),
         "TYPE65280" => format!("\\# 4 0A0000{number:02X}"),
         _ => format!("\"text {number}\""),

@@ -31,7 +31,7 @@ impl Nsd {
 zone:
   name: "{zone}"
   zonefile: "zone"
-  request-xfr: AXFR 127.0.0.1@{server_port} NOKEY "signer"
+  request-xfr: 127.0.0.1@{server_port} NOKEY "signer"
   allow-notify: 127.0.0.1 NOKEY
   provide-xfr: 127.0.0.1 NOKEY
   min-retry-time: 1

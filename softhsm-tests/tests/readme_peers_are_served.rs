@@ -191,7 +191,7 @@ fn with_a_key(chain: &Chain<'_>, primary: &mut Primary, key: &Key, port: u16) ->
     let conf = put(
         &with_key("NSD", key)?,
         &[
-            ("request-xfr: AXFR 192.0.2.10", &format!("request-xfr: AXFR 127.0.0.1@{dns}")),
+            ("request-xfr: 192.0.2.10", &format!("request-xfr: 127.0.0.1@{dns}")),
             ("192.0.2.10", "127.0.0.1"),
         ],
     )?;
