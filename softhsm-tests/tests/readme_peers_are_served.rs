@@ -200,6 +200,9 @@ fn with_a_key(chain: &Chain<'_>, primary: &mut Primary, key: &Key, port: u16) ->
     drop(process);
 
     let conf = from(&with_key("Knot", key)?, &format!("127.0.0.1@{dns}"))?;
+    // Elsewhere it would be beside the zones of the machine's own Knot.
+    let file = scratch.path().join("knot-with-key/zone");
+    let conf = put(&conf, &[("example.signed", &file.display().to_string())])?;
     let process = knot::run(scratch, "knot-with-key", port, &conf)?;
     primary.reaches("Knot with a key", port)?;
     drop(process);
