@@ -60,7 +60,7 @@ fn other_octet(text: &str) -> String {
 
 type Forgery = (&'static str, fn(&mut Bundle));
 
-const FORGERIES: [Forgery; 18] = [
+const FORGERIES: [Forgery; 20] = [
     ("an octet of the founding's text", |b| {
         edit(&mut b.lines, "founded", 0, "text", &|text| text.replace("name: bed", "name: red"));
     }),
@@ -124,6 +124,17 @@ const FORGERIES: [Forgery; 18] = [
     }),
     ("a line that nobody signs", |b| {
         edit(&mut b.lines, "started", 0, "binary", &|text| text.replace(['0', '1', '2', '3'], "f"));
+    }),
+    ("another box in the claim", |b| {
+        edit(&mut b.lines, "instance-claimed", 0, "instance", &|text| {
+            text.replace(['0', '1', '2', '3'], "f")
+        });
+    }),
+    ("a second claim", |b| {
+        if let Some(at) = places(&b.lines, "instance-claimed").first() {
+            let again = b.lines[*at].clone();
+            b.lines.push(again);
+        }
     }),
     ("the end cut off", |b| b.lines.truncate(b.lines.len() - 3)),
     ("an octet of the seal", |b| b.note = seal_edited(&b.note)),
