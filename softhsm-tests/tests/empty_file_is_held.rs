@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use softhsm_tests::chain::{Chain, Plan};
+use softhsm_tests::pki::Authority;
+use softhsm_tests::users::User;
 use softhsm_tests::wait::{SOON, throughout, until};
 use softhsm_tests::zones::{self, ZONE};
 use softhsm_tests::{query, story};
@@ -118,5 +120,55 @@ fn a_person_releases_what_was_meant() {
         ensure!(newest["serial"] == 3 && newest["up"] == true, "{versions:#}");
         ensure!(newest["released_by"].is_string(), "{versions:#}");
         Ok(())
+    });
+}
+
+/// By push, to a zone that has no primary: whoever pushes is told, and may forget it.
+#[test]
+fn an_empty_push_is_held_too() {
+    story(|scratch| {
+        let authority = Authority::new(scratch, "ca")?;
+        let mut chain = Chain::prepare(scratch, Plan::default(), authority)?;
+        "push_from = [\"local\"]".clone_into(&mut chain.daemon_spec.zone_keys);
+        chain.found()?;
+        chain.daemon.configure(&chain.daemon_spec)?;
+        chain.daemon.start()?;
+        let push = |chain: &Chain<'_>, content: &str| {
+            let file = scratch.file("pushed.zone", content, User::Daemon, 0o644)?;
+            chain.daemon.cli(&["push", ZONE, &file.display().to_string()])
+        };
+        let first = push(&chain, &zones::hosts(1, HOSTS))?;
+        ensure!(first.status.success(), "{first:?}");
+        chain.start_secondary()?;
+        chain.wait_for_secondary("the first push", |serial| serial == 1)?;
+
+        let held = push(&chain, &almost_empty(2))?;
+        ensure!(held.status.code() == Some(4) && held.stdout.contains("records go"), "{held:?}");
+        chain.daemon.kill_nine()?;
+        chain.daemon.start()?;
+        until_held(&mut chain, 2, 1)?;
+        let rejected = chain.daemon.cli(&["zone", "reject", ZONE, "--serial", "2"])?;
+        ensure!(rejected.status.success(), "{rejected:?}");
+        // It may be pushed again, and is judged again.
+        let again = push(&chain, &almost_empty(2))?;
+        ensure!(again.status.code() == Some(4), "{again:?}");
+        let same = push(&chain, &zones::hosts(1, HOSTS))?;
+        ensure!(same.status.success() && same.stdout.contains('1'), "{same:?}");
+        until_held(&mut chain, 2, 1)?;
+        let next = push(&chain, &zones::hosts(3, HOSTS))?;
+        ensure!(next.status.success(), "{next:?}");
+        chain.wait_for_secondary("the next good push", |serial| serial == 3)?;
+        until("no alarm", SOON, || chain.daemon.no_alarm())?;
+
+        // A push that waits for the keeper outlives a kill as well.
+        chain.keeper.stop()?;
+        let waits = push(&chain, &zones::hosts(4, HOSTS))?;
+        ensure!(waits.status.code() == Some(4), "{waits:?}");
+        chain.daemon.kill_nine()?;
+        chain.daemon.start()?;
+        ensure!(chain.daemon.zone_show()?["waiting"]["serial"] == 4);
+        chain.keeper.start()?;
+        chain.wait_for_secondary("what waited", |serial| serial == 4)?;
+        chain.verify_served()
     });
 }

@@ -2,6 +2,8 @@
 //! them. A decision names the serial that was looked at, so that it never falls on another version
 //! that came meanwhile.
 
+use std::fmt::Write as _;
+
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -190,12 +192,13 @@ fn write_diff(
         }
     }
     // Whoever does not see this line has not seen all.
-    text.push_str(&if json {
-        serde_json::to_string(&end).unwrap_or_default()
+    if json {
+        text.push_str(&serde_json::to_string(&end).unwrap_or_default());
+        text.push('\n');
     } else {
-        format!("; {} records go, {} come", end.removed, end.added)
-    });
-    text.push('\n');
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "; {} records go, {} come", end.removed, end.added);
+    }
     let _ = sender.blocking_send(Bytes::from(text));
 }
 
@@ -248,9 +251,11 @@ pub(super) async fn republish(
     let mut done = done(&name, &format!("version {version} is republished"), &last)?;
     let keeps = handle.status.borrow().schedule.keeps_serials();
     if let (Progress::Published { serial }, true) = (&last, keeps) {
-        done.message.push_str(&format!(
+        // Writing to a String can't fail.
+        let _ = write!(
+            done.message,
             ". The policy keeps its source's serials: the next one must be beyond {serial}"
-        ));
+        );
     }
     Ok(Json(done))
 }

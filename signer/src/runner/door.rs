@@ -6,7 +6,7 @@
 
 use countersign_zone::receive::ReceivedZone;
 
-use super::jobs::not_newer;
+use super::judge::not_newer;
 use super::new_data::{Arrival, NewData, Told};
 use super::pipeline;
 use super::schedule::{AwaitsPerson, Event, Failure, Params};

@@ -12,6 +12,7 @@ mod door;
 mod fetch;
 mod hook;
 mod jobs;
+mod judge;
 mod new_data;
 mod pipeline;
 mod publish;

@@ -42,7 +42,7 @@ impl Slot {
 
     fn is_data(self, name: &str) -> bool {
         name.strip_prefix(self.name())
-            .is_some_and(|rest| rest.starts_with('-') && rest.ends_with(".zone"))
+            .is_some_and(|rest| rest.starts_with('-') && rest.strip_suffix(".zone").is_some())
     }
 
     fn data(self, digest: &[u8; 32]) -> String {

@@ -170,7 +170,7 @@ fn shrinking(apex: &ZoneName, old: &Packed, new: &Packed, rules: &Rules<'_>) -> 
     let after = new.counts().records as u64;
     let (mut before, mut gone) = (0, Names::default());
     let mut rest = new.iter().peekable();
-    for node in old.iter() {
+    for node in old {
         let records = source_records(apex, &node);
         if records == 0 {
             continue;

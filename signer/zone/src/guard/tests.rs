@@ -106,7 +106,7 @@ fn a_critical_name_below_a_new_cut_is_hidden() {
     let rules = Rules { critical: &critical, ..RULES };
     let (www, cut) = (a("www.sub.example."), ns("sub.example.", "www.sub.example."));
     let hidden = ["critical name www.sub.example. is hidden by a delegation or a DNAME above it"];
-    assert_eq!(judged(&[www.clone()], &[www.clone(), cut.clone()], &rules), hidden);
+    assert_eq!(judged(std::slice::from_ref(&www), &[www.clone(), cut.clone()], &rules), hidden);
     let glue = [www.clone(), cut];
     assert_eq!(judged(&glue, &glue, &rules), Vec::<String>::new(), "it was glue before");
     assert_eq!(judged(&glue, &[www], &rules), Vec::<String>::new());
