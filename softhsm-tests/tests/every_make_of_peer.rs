@@ -96,6 +96,10 @@ fn every_make_is_a_secondary() {
                 wait_for(port, serial, make)?;
             }
         }
+        // PowerDNS asks for the whole zone, NSD 4.6 for the one or the other.
+        for (peer, differences) in [("secondary-1", true), ("knot", true), ("pdns", false)] {
+            said_differences(&chain, "transfer sent", peer, 3, differences)?;
+        }
         chain.verify_served()?;
         let served = chain.served_zone()?;
         let anchor = oracle::anchor(scratch, ZONE, &served)?;
@@ -173,9 +177,36 @@ fn every_make_is_a_primary() {
             serial += 1;
             replace(&zones::example_with(serial, make))?;
             compare(scratch, &chain, port, &key.dig_file(scratch)?, serial)?;
+            // What was asked for as differences came as such, or whole, as each make has it.
+            let differences = make == "knot";
+            said_differences(&chain, "transferred", make, serial, differences)?;
         }
         chain.verify_served()
     });
+}
+
+/// The daemon's log has a transfer of that serial, and says whether it was of differences.
+fn said_differences(
+    chain: &Chain<'_>,
+    what: &str,
+    peer: &str,
+    serial: u32,
+    differences: bool,
+) -> Result<()> {
+    let words = [
+        what,
+        &format!("peer={peer} "),
+        &format!("serial={serial} "),
+        &format!("differences={differences}"),
+    ];
+    // A peer may have it before the daemon has said so.
+    until(&format!("a line with {words:?}"), SOON, || {
+        let log = chain.daemon.log();
+        let to_peer = |line: &&str| line.contains(words[0]) && line.contains(words[1]);
+        let said = log.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        ensure!(said, "{:#?}", log.lines().filter(to_peer).collect::<Vec<_>>());
+        Ok(())
+    })
 }
 
 /// From now on the zone is fetched from the peer `make` that `toml` describes, and nobody else.
