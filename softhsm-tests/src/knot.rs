@@ -1,7 +1,8 @@
 //! Knot DNS 3.2 as hidden primary and as secondary, with TSIG over TCP: it has no XoT.
 //!
-//! Its ways: owner names are lower-cased as it reads them, NOTIFY goes out over TCP, IXFR is
-//! answered over UDP too, and it keeps the differences between the zone files that it was given.
+//! Its ways: owner names are lower-cased as it reads them, transfers come without AA (RFC 5936 §2.2.1
+//! has it set), NOTIFY goes out over TCP, IXFR is answered over UDP too, and it keeps the differences
+//! between the zone files that it was given.
 
 use std::path::PathBuf;
 

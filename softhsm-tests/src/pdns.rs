@@ -1,7 +1,7 @@
 //! PowerDNS 4.7 as hidden primary and as secondary, with TSIG over TCP: it has no XoT.
 //!
 //! Its ways: the SOA is a message of its own in a transfer, it compresses across a message, it
-//! answers IXFR with the whole zone, its NOTIFY is signed with the zone's key, and it looks for
+//! asks for and answers IXFR with the whole zone, its NOTIFY is signed with the zone's key, and it looks for
 //! zones whose serial went up once per `xfr-cycle-interval`.
 
 use std::path::{Path, PathBuf};
