@@ -20,6 +20,10 @@ enum Entry {
     Ready(Pkcs11),
 }
 
+/// What `CKR_ARGUMENTS_BAD` at the start means more often than not: the arguments are those of the standard.
+const WANTS_PARAMETERS: &str = ". hint: it may want parameters of its own when it is initialised, as NSS \
+     softokn does, and there is no setting for such; see its environment variables";
+
 static MODULES: Mutex<BTreeMap<PathBuf, Entry>> = Mutex::new(BTreeMap::new());
 static CHANGED: Condvar = Condvar::new();
 
@@ -114,7 +118,11 @@ pub(super) fn not_initialised(path: &Path) {
 
 fn load_and_initialise(path: &Path, loaded: Option<Pkcs11>) -> Loaded {
     let fault = |e: &CryptokiError| {
-        Fault::Token(format!("PKCS#11 module {}: {}", path.display(), describe(e)))
+        let hint = match e {
+            CryptokiError::Pkcs11(RvError::ArgumentsBad, _) => WANTS_PARAMETERS,
+            _ => "",
+        };
+        Fault::Token(format!("PKCS#11 module {}: {}{hint}", path.display(), describe(e)))
     };
     let module = match loaded {
         Some(module) => module,

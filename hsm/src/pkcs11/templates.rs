@@ -91,7 +91,10 @@ pub(super) fn check_private(read: &[Attribute]) -> Result<(), String> {
             None if may_lack => {}
             found => {
                 let found = found.map_or("not given".to_owned(), |v| v.to_string());
-                return Err(format!("{name} of the new key is {found}, expected {expected}"));
+                return Err(format!(
+                    "{name} of the new key is {found}, expected {expected}. hint: what a token does \
+                     not show of a key that it made is not believed; keys that are on it can be adopted"
+                ));
             }
         }
     }
