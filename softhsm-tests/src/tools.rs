@@ -16,6 +16,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("drill", "ldnsutils"),
     ("kdig", "knot-dnsutils"),
     ("knotd", "knot"),
+    ("ldns-signzone", "ldnsutils"),
     ("ldns-verify-zone", "ldnsutils"),
     ("mount", "mount"),
     ("named", "bind9"),

@@ -189,6 +189,9 @@ impl Reader {
     }
 }
 
+/// A type and RDATA of it.
+type AnyData = BoxedStrategy<(u16, Vec<u8>)>;
+
 /// RDATA of every type that BIND or `domain` know in class IN and a primary may send, names in it in
 /// mixed case, and of two that nobody knows.
 fn data_of_every_type(reader: Reader) -> impl Strategy<Value = (u16, Vec<u8>)> {
@@ -203,7 +206,7 @@ fn data_of_every_type(reader: Reader) -> impl Strategy<Value = (u16, Vec<u8>)> {
         octets(count).prop_map(move |rest| (rtype, [before, &rest].concat())).boxed()
     };
     let one_name = [2, 3, 4, 7, 8, 9, 12, 23, 39, 5];
-    let mut all: Vec<(u16, BoxedStrategy<(u16, Vec<u8>)>)> =
+    let mut all: Vec<(u16, AnyData)> =
         one_name.iter().map(|rtype| (*rtype, with(*rtype, b"", b""))).collect();
     let names: [(u16, &'static [u8], &'static [u8]); 14] = [
         (15, b"\0\x0a", b""),
