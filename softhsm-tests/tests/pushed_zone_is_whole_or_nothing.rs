@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
@@ -14,6 +15,7 @@ use softhsm_tests::binaries::binaries;
 use softhsm_tests::chain::{Chain, Plan};
 use softhsm_tests::daemon::CliOutput;
 use softhsm_tests::pki::{Authority, Identity};
+use softhsm_tests::process::Process;
 use softhsm_tests::scratch::Scratch;
 use softhsm_tests::tools::{run, run_ok, tool};
 use softhsm_tests::users::User;
@@ -25,7 +27,7 @@ use softhsm_tests::{oracle, story};
 const CLIENTS: &str = "[api_client.maker]\nidentity = { san = \"maker.test\" }\nrole = \"pusher\"\n\
     [api_client.other]\nidentity = { san = \"other.test\" }\nrole = \"pusher\"\n\
     [api_client.watch]\nidentity = { san = \"watch.test\" }\nrole = \"monitor\"\n\
-    [limits]\nidle_ms = 2000\nrecords_max = 1000\n";
+    [limits]\nidle_ms = 2000\n";
 const NAMED: &str = "push_from = [\"maker\", \"local\"]";
 
 struct Bed<'s> {
@@ -37,8 +39,9 @@ struct Bed<'s> {
 
 impl<'s> Bed<'s> {
     /// A chain without a primary, with a first version pushed on the box itself.
-    fn start(scratch: &'s Scratch) -> Result<Self> {
-        let plan = Plan { serial: "increment", daemon_more: CLIENTS.to_owned(), ..Plan::default() };
+    fn start(scratch: &'s Scratch, records_max: u32) -> Result<Self> {
+        let daemon_more = format!("{CLIENTS}records_max = {records_max}\n");
+        let plan = Plan { serial: "increment", daemon_more, ..Plan::default() };
         let authority = Authority::new(scratch, "ca")?;
         let mut chain = Chain::prepare(scratch, plan, authority)?;
         let issue = |san| chain.authority.issue(scratch, san, User::Harness);
@@ -158,7 +161,7 @@ fn cut(content: &str, octets: usize) -> &str {
 #[test]
 fn pushed_zone_is_whole_or_nothing() {
     story(|scratch| {
-        let bed = Bed::start(scratch)?;
+        let bed = Bed::start(scratch, 1_000)?;
         let (serial, zone) = (bed.chain.served_serial()?, bed.chain.served_zone()?);
         wrong_files(&bed, serial, &zone)?;
         wrong_callers(&bed, serial, &zone)?;
@@ -394,4 +397,37 @@ fn killed(bed: &mut Bed<'_>, serial: u32) -> Result<()> {
     let served = bed.chain.served_zone()?;
     ensure!(served.contains("host-399.example."), "{served}");
     bed.chain.verify_served()
+}
+
+/// Not a test: prints how long each step of a push of 200,000 records takes, and what memory the daemon
+/// has used. `cargo test -p softhsm-tests --test pushed_zone_is_whole_or_nothing -- --ignored --nocapture`
+#[test]
+#[ignore = "takes minutes; it measures, and asserts only that the zone goes out"]
+fn how_long_a_large_push_takes() {
+    story(|scratch| {
+        let bed = Bed::start(scratch, 1_000_000)?;
+        let mut content = zones::example(2);
+        for host in 0..100_000_u32 {
+            let (high, low) = (host >> 8, host & 255);
+            content.push_str(&format!(
+                "host-{host} A 198.18.{}.{low}\n A 198.19.{}.{low}\n",
+                high % 256,
+                high % 256
+            ));
+        }
+        let file = bed.file(&content)?.display().to_string();
+        let begun = Instant::now();
+        let mut command = bed.cli(&bed.maker, &[&file, "--json"])?;
+        let mut cli = command.stdout(Stdio::piped()).spawn()?;
+        let steps = BufReader::new(cli.stdout.take().context("its standard output")?);
+        for step in steps.lines() {
+            eprintln!("{:8.1} s  {}", begun.elapsed().as_secs_f64(), step?);
+        }
+        ensure!(cli.wait()?.success());
+        let pid = bed.chain.daemon.process.as_ref().map(Process::pid).context("a daemon")?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
+        eprintln!("{} octets of zone file; the daemon: {peak}", content.len());
+        Ok(())
+    });
 }
