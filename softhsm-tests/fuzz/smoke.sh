@@ -17,7 +17,7 @@ seconds=${1:-10}
 case $seconds in *[!0-9]* | '') echo "usage: $0 [SECONDS]" >&2; exit 2 ;; esac
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here"
-targets=(zone_tbs keeper_protocol dns_message transfer_framing ixfr stored_zone statement tsig)
+targets=(zone_tbs keeper_protocol dns_message transfer_framing ixfr stored_zone statement tsig zone_file configuration)
 
 # With an explicit target, build scripts and macros are not instrumented.
 host=$(rustc -vV | sed -n 's/^host: //p')

@@ -140,7 +140,8 @@ impl KeeperConfig {
         Self::parse(octets).map_err(fail)
     }
 
-    fn parse(octets: Vec<u8>) -> Result<Self, String> {
+    /// Checks what a file holds; or says what is wrong with it.
+    pub fn parse(octets: Vec<u8>) -> Result<Self, String> {
         let text = std::str::from_utf8(&octets).map_err(|e| e.to_string())?;
         let file: File = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())?;
         if file.version != 1 {

@@ -13,6 +13,11 @@ use countersign_policy::ledger::CdsType;
 use countersign_zone::packed::Builder;
 use countersign_zone::{Rtype, name};
 
+const TYPES: &str = include_str!("../../../../signer/tests/zone_files/types.zone");
+const FORMS: &str = include_str!("../forms.zone");
+const DAEMON: &str = include_str!("../../../../packaging/examples/countersignd.toml");
+const KEEPER: &str = include_str!("../../../../packaging/examples/keeper.toml");
+
 fn main() {
     let corpus = std::env::args().nth(1).expect("usage: seeds CORPUS_DIRECTORY");
     let corpus = Path::new(&corpus);
@@ -41,6 +46,14 @@ fn main() {
     write("stored_zone", "page", &page());
     for (seed, octets) in tsig::seeds() {
         write("tsig", seed, &octets);
+    }
+    for (seed, text) in [("types", TYPES), ("forms", FORMS)] {
+        // The first octet says in which pieces it comes.
+        write("zone_file", seed, &[b"\x07", text.as_bytes()].concat());
+    }
+    for (seed, text) in [("daemon", DAEMON), ("keeper", KEEPER)] {
+        let whose = [u8::from(seed == "keeper")];
+        write("configuration", seed, &[&whose[..], text.as_bytes()].concat());
     }
     for (seed, text) in texts::seeds() {
         write("statement", &seed, text.as_bytes());
