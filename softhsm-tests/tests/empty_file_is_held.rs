@@ -147,7 +147,15 @@ fn an_empty_push_is_held_too() {
         chain.daemon.kill_nine()?;
         chain.daemon.start()?;
         until_held(&mut chain, 2, 1)?;
-        let rejected = chain.daemon.cli(&["zone", "reject", ZONE, "--serial", "2"])?;
+        // Of a push the serial alone does not say what was looked at.
+        let serial = ["zone", "reject", ZONE, "--serial", "2"];
+        let vague = chain.daemon.cli(&serial)?;
+        ensure!(vague.status.code() == Some(1) && vague.stderr.contains("--digest"), "{vague:?}");
+        let shown = chain.daemon.zone_show()?;
+        let digest = shown["held"]["digest"].as_str().unwrap_or_default();
+        let diff = chain.daemon.cli(&["zone", "diff", ZONE, "up", "held"])?;
+        ensure!(diff.stdout.contains(digest), "{digest}: {}", diff.stdout);
+        let rejected = chain.daemon.cli(&[&serial[..], &["--digest", digest]].concat())?;
         ensure!(rejected.status.success(), "{rejected:?}");
         // It may be pushed again, and is judged again.
         let again = push(&chain, &almost_empty(2))?;

@@ -63,6 +63,9 @@ pub struct KeptReport {
     pub source: String,
     /// Its records.
     pub records: u64,
+    /// The first digits of its digest: what a decision about it names.
+    #[serde(default)]
+    pub digest: String,
     /// Why it was set aside.
     pub reasons: Vec<String>,
     /// Who released it, where someone did.
@@ -108,6 +111,15 @@ pub struct DiffLine {
     pub change: String,
     /// The record, as in a master file: fields separated by tabs.
     pub record: String,
+}
+
+/// Its first line: what is compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffStart {
+    /// The one side.
+    pub from: String,
+    /// The other.
+    pub to: String,
 }
 
 /// Its last line: without it the answer broke off.

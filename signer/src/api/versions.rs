@@ -17,11 +17,11 @@ use hyper::body::Bytes;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::model::{DiffEnd, DiffLine, Done, KeptReport, Version, VersionList};
+use super::model::{DiffEnd, DiffLine, DiffStart, Done, KeptReport, Version, VersionList};
 use super::problem::Problem;
 use super::routes::{Answer, EXPORT_CHUNKS_MAX, Pieces, Shared, find, gone, send};
 use super::{ApiState, Caller, export};
-use crate::runner::status::{Command, Handle, Progress};
+use crate::runner::status::{Command, Handle, Looked, Progress};
 use crate::store::{Kept, Slot};
 
 /// At most so many comparisons at once: each has up to two zones in memory.
@@ -37,6 +37,7 @@ pub(super) fn kept(kept: &Kept) -> KeptReport {
         since_s: kept.since_s,
         source: kept.source.to_string(),
         records: kept.records,
+        digest: kept.short_digest(),
         reasons: kept.reasons.clone(),
         released_by: kept.released.as_ref().map(|decision| decision.by.clone()),
     }
@@ -86,8 +87,8 @@ pub(super) async fn diff(
     let permit = state.looks.clone().acquire_owned().await;
     let DiffQuery { from, to, dnssec, json } = query;
     let read = tokio::task::spawn_blocking(move || {
-        let old = side(&state, &name, &handle, &from)?;
-        let new = side(&state, &name, &handle, &to)?;
+        let old = look(&state, &name, &handle, &from)?;
+        let new = look(&state, &name, &handle, &to)?;
         Ok::<_, Problem>((name, old, new))
     });
     let (name, old, new) = read.await.map_err(|error| Problem::internal(error.to_string()))??;
@@ -101,6 +102,13 @@ pub(super) async fn diff(
         .into_response())
 }
 
+/// One side of a comparison.
+struct Side {
+    records: Packed,
+    /// In words.
+    what: String,
+}
+
 /// The records of what one side names.
 pub(super) fn side(
     state: &ApiState,
@@ -108,12 +116,16 @@ pub(super) fn side(
     handle: &Handle,
     text: &str,
 ) -> Answer<Packed> {
+    look(state, name, handle, text).map(|side| side.records)
+}
+
+fn look(state: &ApiState, name: &ZoneName, handle: &Handle, text: &str) -> Answer<Side> {
     let status = handle.status.borrow().clone();
     let none = |what: &str| Problem::conflict(format!("zone {name} has no {what}"));
     match text {
         "up" => {
             let up = state.catalogue.current(name).ok_or_else(|| none("version up"))?;
-            Ok(up.records().clone())
+            Ok(Side { records: up.records().clone(), what: format!("up: serial {}", up.serial()) })
         }
         "held" => set_aside(state, Slot::Held, &status.held.ok_or_else(|| none("version held"))?),
         "waiting" => {
@@ -137,34 +149,42 @@ pub(super) fn side(
             })?;
             let version = state.store.version(name, record);
             let version = version.map_err(|error| Problem::internal(error.to_string()))?;
-            Ok(version.records().clone())
+            Ok(Side { records: version.records().clone(), what: format!("serial {serial}") })
         }
     }
 }
 
-fn set_aside(state: &ApiState, slot: Slot, kept: &Kept) -> Answer<Packed> {
+fn set_aside(state: &ApiState, slot: Slot, kept: &Kept) -> Answer<Side> {
     let internal = |error: String| Problem::internal(error);
     let received = state.store.kept_data(slot, kept).map_err(|e| internal(e.to_string()))?;
     // Only to be looked at: what the policy says of it is said when it goes out.
     let admitted = admit(received, &AdmissionParams::UNBOUNDED).map_err(|refusal| {
         Problem::conflict(format!("it is no zone that could be signed: {refusal}"))
     })?;
-    Ok(admitted.records().clone())
+    let what = format!("set aside: serial {}, digest {}", kept.serial, kept.short_digest());
+    Ok(Side { records: admitted.records().clone(), what })
 }
 
 fn write_diff(
     name: &ZoneName,
-    old: &Packed,
-    new: &Packed,
+    old: &Side,
+    new: &Side,
     dnssec: bool,
     json: bool,
     sender: &mpsc::Sender<Bytes>,
 ) {
     let signatures = if dnssec { Signatures::Shown } else { Signatures::Hidden };
     let mut text = String::with_capacity(export::CHUNK_BYTES + 4096);
+    let start = DiffStart { from: old.what.clone(), to: new.what.clone() };
+    // Strings always serialise, and writing to one can't fail.
+    let _ = if json {
+        writeln!(text, "{}", serde_json::to_string(&start).unwrap_or_default())
+    } else {
+        writeln!(text, "; from {}; to {}", start.from, start.to)
+    };
     let mut record = String::new();
     let mut end = DiffEnd { removed: 0, added: 0 };
-    for change in between(old, new, signatures) {
+    for change in between(&old.records, &new.records, signatures) {
         if !dnssec && guard::is_signers(name, change.owner, change.rtype) {
             continue;
         }
@@ -205,29 +225,31 @@ fn write_diff(
 #[derive(Debug, Deserialize)]
 pub(super) struct Decided {
     serial: u32,
+    digest: Option<String>,
 }
 
 pub(super) async fn release(
     State(state): Shared,
     Path(text): Path<String>,
-    Query(Decided { serial }): Query<Decided>,
+    Query(Decided { serial, digest }): Query<Decided>,
     Extension(caller): Extension<Caller>,
 ) -> Answer<Json<Done>> {
     let (name, handle) = find(&state, &text)?;
-    let by = caller.name;
-    let last = told(&handle, |progress| Command::Release { serial, by, progress }).await?;
+    let (by, looked) = (caller.name, Looked { serial, digest });
+    let last = told(&handle, |progress| Command::Release { looked, by, progress }).await?;
     Ok(Json(done(&name, "released", &last)?))
 }
 
 pub(super) async fn reject(
     State(state): Shared,
     Path(text): Path<String>,
-    Query(Decided { serial }): Query<Decided>,
+    Query(Decided { serial, digest }): Query<Decided>,
     Extension(caller): Extension<Caller>,
 ) -> Answer<Json<Done>> {
     let (name, handle) = find(&state, &text)?;
     let (done, answer) = oneshot::channel();
-    send(&handle, Command::Reject { serial, by: caller.name, done }).await?;
+    send(&handle, Command::Reject { looked: Looked { serial, digest }, by: caller.name, done })
+        .await?;
     answer.await.map_err(|_| gone())?.map_err(Problem::conflict)?;
     let message =
         format!("serial {serial} is rejected; what is up stays until its source has a newer one");

@@ -204,6 +204,9 @@ enum ZoneVerb {
         /// The serial of what you have looked at (`zone diff ZONE up held`).
         #[arg(long)]
         serial: u32,
+        /// Its digest, or 8 digits of it: needed where it was pushed.
+        #[arg(long)]
+        digest: Option<String>,
     },
     /// Let it go: what is up stays, and the primary is not asked for that serial again.
     Reject {
@@ -212,6 +215,9 @@ enum ZoneVerb {
         /// The serial of what you have looked at.
         #[arg(long)]
         serial: u32,
+        /// Its digest, or 8 digits of it: needed where it was pushed.
+        #[arg(long)]
+        digest: Option<String>,
     },
     /// Put an earlier version up again, under a higher serial.
     Republish {
@@ -360,14 +366,23 @@ async fn zone(
         ZoneVerb::Freeze { zone } => (zone, "freeze".to_owned()),
         ZoneVerb::Thaw { zone } => (zone, "thaw".to_owned()),
         ZoneVerb::Refresh { zone } => (zone, "refresh".to_owned()),
-        ZoneVerb::Release { zone, serial } => (zone, format!("release?serial={serial}")),
-        ZoneVerb::Reject { zone, serial } => (zone, format!("reject?serial={serial}")),
+        ZoneVerb::Release { zone, serial, digest } => {
+            (zone, format!("release?serial={serial}{}", named(digest)))
+        }
+        ZoneVerb::Reject { zone, serial, digest } => {
+            (zone, format!("reject?serial={serial}{}", named(digest)))
+        }
         ZoneVerb::Republish { zone, version } => (zone, format!("republish?version={version}")),
     };
     let body = client.fetch("POST", &format!("{}/{action}", path(&zone))).await?;
     let done: Done = parse(&body)?;
     print(json, &done, out, |done, out| writeln!(out, "{}: {}", done.zone, done.message))?;
     Ok(End::Fine)
+}
+
+/// A digest in a query, if there is one.
+fn named(digest: Option<String>) -> String {
+    digest.map(|digest| format!("&digest={}", client::escape(&digest))).unwrap_or_default()
 }
 
 /// A zone that has never been published does, whatever it is waiting for.

@@ -107,13 +107,16 @@ pub(super) fn zone(detail: &ZoneDetail, out: Out<'_>) -> Result<()> {
 fn kept(held: Option<&KeptReport>, waiting: Option<&KeptReport>, out: Out<'_>) -> Result<()> {
     for (what, kept) in [("held", held), ("waiting", waiting)] {
         let Some(kept) = kept else { continue };
-        let KeptReport { serial, since_s, source, records, reasons, released_by } = kept;
+        let KeptReport { serial, since_s, source, records, digest, reasons, released_by } = kept;
         let what = match released_by {
             Some(by) => format!("released by {by}, not up yet"),
             None => what.to_owned(),
         };
         let since = Civil::of(*since_s);
-        writeln!(out, "\n{what}: serial {serial}, {records} records, {source}, since {since}")?;
+        writeln!(
+            out,
+            "\n{what}: serial {serial}, digest {digest}, {records} records, {source}, since {since}"
+        )?;
         for reason in reasons {
             writeln!(out, "  {}", reason.replace('\n', "\n  "))?;
         }

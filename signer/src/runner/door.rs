@@ -4,16 +4,20 @@
 //! One thing at a time: what comes while the zone is at work waits, and one alone can wait. Whoever was
 //! told that data is held, or waits, may forget it: it is durable before they are told.
 
+use countersign_policy::key::to_hex;
 use countersign_zone::receive::ReceivedZone;
 
 use super::judge::not_newer;
 use super::new_data::{Arrival, NewData, Told};
 use super::pipeline;
 use super::schedule::{AwaitsPerson, Event, Failure, Params};
-use super::status::{Progress, Push};
+use super::status::{Looked, Progress, Push};
 use super::task::{ZoneTask, flatten, serial_of_soa};
 use crate::clock::now_s;
 use crate::store::{Decision, Kept, Slot, Source, serial_is_higher, v1};
+
+/// Digits that tell one digest from another, for people.
+const DIGEST_DIGITS_MIN: usize = 8;
 
 /// What waits beside new data while that is tried.
 #[derive(Debug, Default)]
@@ -67,9 +71,9 @@ impl ZoneTask {
                 let pushed = self.pushed(zone, &told);
                 (told, pushed)
             }
-            Arrival::Release { serial, by, progress } => {
+            Arrival::Release { looked, by, progress } => {
                 let told = Told::new(by, progress);
-                let released = self.released(serial, &told.by).await;
+                let released = self.released(&looked, &told.by).await;
                 (told, released)
             }
             Arrival::Republish { version, by, progress } => {
@@ -122,8 +126,9 @@ impl ZoneTask {
         Ok(NewData { beyond, ..NewData::of(zone, serial, source) })
     }
 
-    async fn released(&mut self, serial: u32, by: &str) -> Result<NewData, String> {
-        let kept = self.held_as(serial)?;
+    async fn released(&mut self, looked: &Looked, by: &str) -> Result<NewData, String> {
+        let kept = self.held_as(looked)?;
+        let serial = kept.serial;
         if let Some(frozen) = &self.frozen {
             return Err(format!("the zone is frozen by {}; thaw it first", frozen.by));
         }
@@ -152,12 +157,16 @@ impl ZoneTask {
     }
 
     /// What waits for a person, if it is what they looked at.
-    fn held_as(&self, serial: u32) -> Result<Kept, String> {
+    fn held_as(&self, looked: &Looked) -> Result<Kept, String> {
+        let serial = looked.serial;
         match &self.door.held {
             Some(kept) if kept.released.is_some() => {
                 Err(format!("serial {} was released and is on its way", kept.serial))
             }
-            Some(kept) if kept.serial == serial => Ok(kept.clone()),
+            Some(kept) if kept.serial == serial => {
+                is_of(kept, looked.digest.as_deref())?;
+                Ok(kept.clone())
+            }
             Some(kept) => Err(format!(
                 "serial {serial} is not held; serial {} is. Look at it first: `countersign zone diff {} up held`",
                 kept.serial, self.zone
@@ -166,8 +175,9 @@ impl ZoneTask {
         }
     }
 
-    pub(super) async fn reject(&mut self, serial: u32, by: &str) -> Result<(), String> {
-        let kept = self.held_as(serial)?;
+    pub(super) async fn reject(&mut self, looked: &Looked, by: &str) -> Result<(), String> {
+        let kept = self.held_as(looked)?;
+        let serial = kept.serial;
         let fetched = kept.source.is_primary();
         let decision = Decision { by: by.to_owned(), at_s: now_s() };
         let store = self.context.store.clone();
@@ -344,6 +354,28 @@ impl ZoneTask {
             self.drop_kept(Slot::Held).await;
         }
         Event::Unchanged { params, instead: self.new.as_ref().map(|new| new.serial) }
+    }
+}
+
+/// Whether a digest, or the beginning of one, is that of what is held. A primary does not give one serial
+/// twice; whoever pushes may.
+fn is_of(kept: &Kept, digest: Option<&str>) -> Result<(), String> {
+    let own = kept.short_digest();
+    match digest.map(str::to_ascii_lowercase) {
+        None if kept.source.is_primary() => Ok(()),
+        None => Err(format!(
+            "serial {} was pushed, and may have been twice: name what you looked at with `--digest {own}`",
+            kept.serial
+        )),
+        Some(given) if given.len() < DIGEST_DIGITS_MIN => Err(format!(
+            "a digest of {} digits; expected {DIGEST_DIGITS_MIN} at least",
+            given.len()
+        )),
+        Some(given) if to_hex(&kept.digest).starts_with(&given) => Ok(()),
+        Some(given) => Err(format!(
+            "what is held has digest {own}, not {given}: something else came. Look at it first: `countersign zone diff {} up held`",
+            kept.zone
+        )),
     }
 }
 

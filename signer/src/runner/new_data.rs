@@ -7,7 +7,7 @@ use countersign_zone::AdmittedZone;
 use countersign_zone::receive::ReceivedZone;
 use tokio::sync::mpsc;
 
-use super::status::{Progress, Push};
+use super::status::{Looked, Progress, Push};
 use crate::store::{Decision, Records, Source};
 
 /// New data on its way to being signed.
@@ -76,9 +76,9 @@ impl NewData {
 #[derive(Debug)]
 pub(super) enum Arrival {
     Push(Push),
-    /// Lets the held data of this serial out.
+    /// Lets the held data out that was looked at.
     Release {
-        serial: u32,
+        looked: Looked,
         by: String,
         progress: mpsc::Sender<Progress>,
     },

@@ -27,8 +27,8 @@ pub enum Command {
     Push(Push),
     /// Let the data out that waits for a person.
     Release {
-        /// The serial of what was looked at: something else may have come meanwhile.
-        serial: u32,
+        /// What was looked at: something else may have come meanwhile.
+        looked: Looked,
         /// Who says so.
         by: String,
         /// As a push's.
@@ -36,8 +36,8 @@ pub enum Command {
     },
     /// Let it go.
     Reject {
-        /// The serial of what was looked at.
-        serial: u32,
+        /// What was looked at.
+        looked: Looked,
         /// Who says so.
         by: String,
         /// Answered when it is so and durable, or with what was wrong.
@@ -64,6 +64,15 @@ pub enum Command {
         /// Answered when it is durable.
         done: oneshot::Sender<Result<(), String>>,
     },
+}
+
+/// What a person looked at before they decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// Its serial.
+    pub serial: u32,
+    /// The first digits of its digest, hexadecimal. Two pushes may have one serial.
+    pub digest: Option<String>,
 }
 
 /// A zone that someone has pushed.

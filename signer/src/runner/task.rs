@@ -261,14 +261,14 @@ impl ZoneTask {
                 Event::RefreshRequested
             }
             Command::Push(push) => self.arrive(Arrival::Push(push)).await,
-            Command::Release { serial, by, progress } => {
-                self.arrive(Arrival::Release { serial, by, progress }).await
+            Command::Release { looked, by, progress } => {
+                self.arrive(Arrival::Release { looked, by, progress }).await
             }
             Command::Republish { version, by, progress } => {
                 self.arrive(Arrival::Republish { version, by, progress }).await
             }
-            Command::Reject { serial, by, done } => {
-                let rejected = self.reject(serial, &by).await;
+            Command::Reject { looked, by, done } => {
+                let rejected = self.reject(&looked, &by).await;
                 self.show();
                 let _ = done.send(rejected);
                 Event::Tick

@@ -160,6 +160,13 @@ pub struct Kept {
     pub released: Option<Decision>,
 }
 
+impl Kept {
+    /// The first digits of its digest.
+    pub fn short_digest(&self) -> String {
+        countersign_policy::key::to_hex(&self.digest[..8])
+    }
+}
+
 /// `rejected.json`: the primary's data that a person did not let out. It is not fetched again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,7 +3,7 @@
 use countersign_policy::signing::SerialPolicy;
 use countersign_signer::config::Guard;
 use countersign_signer::runner::alarm::AlarmKind;
-use countersign_signer::runner::status::{Command, Progress, Push};
+use countersign_signer::runner::status::{Command, Looked, Progress, Push};
 use countersign_signer::runner::{AskPace, Treatment};
 use countersign_signer::store::Source;
 use countersign_zone::receive::{CLASS_IN, Receiver};
@@ -66,8 +66,13 @@ impl Daemon {
     }
 
     async fn release(&self, serial: u32) -> Progress {
-        let by = "ops".to_owned();
-        self.command(|progress| Command::Release { serial, by, progress }).await
+        let held = self.handle().status.borrow().held.clone();
+        self.release_as(serial, held.map(|held| held.short_digest())).await
+    }
+
+    async fn release_as(&self, serial: u32, digest: Option<String>) -> Progress {
+        let (by, looked) = ("ops".to_owned(), Looked { serial, digest });
+        self.command(|progress| Command::Release { looked, by, progress }).await
     }
 
     async fn republish(&self, version: u32) -> Progress {
@@ -77,7 +82,8 @@ impl Daemon {
 
     async fn reject(&self, serial: u32) -> Result<(), String> {
         let (done, answer) = oneshot::channel();
-        let command = Command::Reject { serial, by: "ops".to_owned(), done };
+        let looked = Looked { serial, digest: None };
+        let command = Command::Reject { looked, by: "ops".to_owned(), done };
         self.handle().commands.send(command).await.expect("sent");
         answer.await.expect("answered")
     }
@@ -333,4 +339,26 @@ async fn an_earlier_version_goes_out_again_under_a_higher_serial() {
     assert!(refused(&behind).contains("serial 7 is published already"), "{behind:?}");
     assert_eq!(daemon.push(content(8, 48)).await, Progress::Published { serial: 8 });
     daemon.until("no alarm", |daemon| daemon.alarms().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_about_a_push_names_its_content() {
+    let bed = Bed::new();
+    bed.keeper.start();
+    let daemon = bed.pushed().await;
+    daemon.push(content(5, 50)).await;
+    daemon.push(content(6, 0)).await;
+    let looked_at = daemon.handle().status.borrow().held.as_ref().expect("held").short_digest();
+    // Another, under the same serial, while someone looks at the first.
+    daemon.push(content(6, 1)).await;
+    let serial_alone = daemon.release_as(6, None).await;
+    assert!(refused(&serial_alone).contains("--digest"), "{serial_alone:?}");
+    let other = daemon.release_as(6, Some(looked_at)).await;
+    assert!(refused(&other).contains("something else came"), "{other:?}");
+    let own = daemon.handle().status.borrow().held.as_ref().expect("held").short_digest();
+    let short = daemon.release_as(6, Some(own[..7].to_owned())).await;
+    assert!(refused(&short).contains("expected 8 at least"), "{short:?}");
+    let released = daemon.release_as(6, Some(own[..8].to_uppercase())).await;
+    assert_eq!(released, Progress::Published { serial: 6 });
+    assert_eq!(daemon.hosts(), 2);
 }
