@@ -55,6 +55,8 @@ pub struct Bench<'s> {
     changed: Instant,
     /// The zone's KSK from the first version on: the matrix changes no key that is in use.
     anchor: String,
+    /// An approval got no answer.
+    unheard: bool,
     cells: u32,
     daemon_log: PathBuf,
 }
@@ -113,6 +115,7 @@ impl<'s> Bench<'s> {
             by_ksk: String::new(),
             changed: Instant::now(),
             anchor,
+            unheard: false,
             cells: 0,
             daemon_log,
         };
@@ -182,7 +185,7 @@ impl<'s> Bench<'s> {
         }
         shim.rules(&json!([])).map_err(Failure::Other)?;
         let gone = inception_now().map_err(Failure::Other)?;
-        self.amend(cell).map_err(Failure::Stuck)?;
+        self.amend(cell, motion.as_deref()).map_err(Failure::Stuck)?;
         self.recover(&gone, motion.as_deref())?;
         // Nobody here starts it again.
         let daemon = self.chain.daemon.running().map_err(Failure::Other)?;
@@ -277,7 +280,8 @@ impl<'s> Bench<'s> {
                     _ => self.propose_destroy()?,
                 };
                 shim.rules(&rules)?;
-                self.chain.officers.approve(&["kay", "kim"], &id)?;
+                // A keeper that crashes may take the answer to an approval along, or the approval.
+                self.unheard = self.chain.officers.approve(&["kay", "kim"], &id).is_err();
                 motion = Some(id);
             }
             Trigger::Change | Trigger::Loss | Trigger::Renewal => shim.rules(&rules)?,
@@ -342,9 +346,9 @@ impl<'s> Bench<'s> {
         Ok(process.map(Process::ended).transpose()?.flatten().is_some())
     }
 
-    /// What people and supervisors do, and nobody else: the keeper that ended is started again, and the
-    /// file of a PIN that was refused is written again.
-    fn amend(&mut self, cell: &Cell) -> Result<()> {
+    /// What people and supervisors do, and nobody else: the keeper that ended is started again, the file
+    /// of a PIN that was refused is written again, and who got no answer to an approval gives it again.
+    fn amend(&mut self, cell: &Cell, motion: Option<&str>) -> Result<()> {
         if cell.refuses_pin() {
             let name = if cell.token == Token::Ksk { "ksk-a" } else { "zsk-a" };
             let pin = self.chain.tokens[name].pin.clone();
@@ -352,6 +356,12 @@ impl<'s> Bench<'s> {
         }
         if self.keeper_ended()? {
             self.start_keeper()?;
+        }
+        if let Some(motion) = motion.filter(|_| std::mem::take(&mut self.unheard)) {
+            for officer in ["kay", "kim"] {
+                // One of them may have been heard.
+                self.chain.officers.cli(officer, &["approve", motion])?;
+            }
         }
         Ok(())
     }
