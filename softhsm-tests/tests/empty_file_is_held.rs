@@ -138,7 +138,8 @@ fn an_empty_push_is_held_too() {
             chain.daemon.cli(&["push", ZONE, &file.display().to_string()])
         };
         let first = push(&chain, &zones::hosts(1, HOSTS))?;
-        ensure!(first.status.success(), "{first:?}");
+        // It may come before the keeper has made the zone's ZSK, and waits then.
+        ensure!(matches!(first.status.code(), Some(0 | 4)), "{first:?}");
         chain.start_secondary()?;
         chain.wait_for_secondary("the first push", |serial| serial == 1)?;
 
