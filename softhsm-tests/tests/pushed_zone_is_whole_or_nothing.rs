@@ -3,6 +3,7 @@
 //! signed and goes out, and `--out` has what the secondary has.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -47,7 +48,7 @@ impl<'s> Bed<'s> {
         let issue = |san| chain.authority.issue(scratch, san, User::Harness);
         let (maker, other, watch) =
             (issue("maker.test")?, issue("other.test")?, issue("watch.test")?);
-        chain.daemon_spec.zone_keys = NAMED.to_owned();
+        NAMED.clone_into(&mut chain.daemon_spec.zone_keys);
         chain.found()?;
         chain.daemon.configure(&chain.daemon_spec)?;
         chain.daemon.start()?;
@@ -409,11 +410,8 @@ fn how_long_a_large_push_takes() {
         let mut content = zones::example(2);
         for host in 0..100_000_u32 {
             let (high, low) = (host >> 8, host & 255);
-            content.push_str(&format!(
-                "host-{host} A 198.18.{}.{low}\n A 198.19.{}.{low}\n",
-                high % 256,
-                high % 256
-            ));
+            writeln!(content, "host-{host} A 198.18.{}.{low}", high % 256)?;
+            writeln!(content, " A 198.19.{}.{low}", high % 256)?;
         }
         let file = bed.file(&content)?.display().to_string();
         let begun = Instant::now();
