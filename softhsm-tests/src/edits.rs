@@ -123,22 +123,22 @@ impl Model {
             1 => {
                 let owner = format!("c{}.example.", dice.below(4));
                 let target = *dice.pick(&["one.Elsewhere.test.", "TWO.elsewhere.test."]);
-                self.toggle(dice, &owner, "CNAME", target.to_owned());
+                self.toggle(dice, &owner, "CNAME", target);
             }
             2 => {
                 let owner = format!("*.w{}.example.", dice.below(3));
                 let text = format!("\"{}\"", dice.below(100));
-                self.toggle(dice, &owner, "TXT", text);
+                self.toggle(dice, &owner, "TXT", &text);
             }
             _ => self.host(dice),
         }
     }
 
     /// Puts in an RRset of one record, or takes it out.
-    fn toggle(&mut self, dice: &mut Dice, owner: &str, rtype: &'static str, rdata: String) {
+    fn toggle(&mut self, dice: &mut Dice, owner: &str, rtype: &'static str, rdata: &str) {
         if self.rrsets.remove(&(owner.to_owned(), rtype)).is_none() {
             let owner = dice.spell(owner);
-            self.put(&owner, rtype, 60, [rdata.as_str()]);
+            self.put(&owner, rtype, 60, [rdata]);
         }
     }
 

@@ -165,7 +165,7 @@ impl<'s> Edited<'s> {
         let mut chain = Chain::prepare(scratch, plan, Authority::new(scratch, "ca")?)?;
         chain.daemon_spec.more_secondaries = vec!["nsd".to_owned(), "knot".to_owned()];
         // A zone of thirty records may lose a dozen.
-        chain.daemon_spec.zone_keys = "guard = \"off\"\n".to_owned();
+        chain.daemon_spec.zone_keys.push_str("guard = \"off\"\n");
         chain.found()?;
         let model = Model::new(dice);
         let primary = Primary::start(

@@ -96,7 +96,7 @@ impl<'s> Zone<'s> {
             notify: None,
         });
         // A zone of thirty records may lose a dozen.
-        chain.daemon_spec.zone_keys = "guard = \"off\"\npush_from = [\"local\"]\n".to_owned();
+        chain.daemon_spec.zone_keys.push_str("guard = \"off\"\npush_from = [\"local\"]\n");
         chain.daemon.configure(&chain.daemon_spec)?;
         chain.daemon.start()?;
         chain.start_secondary()?;

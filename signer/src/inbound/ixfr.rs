@@ -115,6 +115,9 @@ pub struct IxfrAssembly {
     state: State,
 }
 
+/// [`Patch::remove`] or [`Patch::add`].
+type Applied = fn(&mut Patch, &[u8], u16, u16, u32, &[u8]) -> Result<(), Mismatch>;
+
 #[derive(Debug)]
 enum State {
     /// Nothing, or the opening SOA alone.
@@ -236,11 +239,7 @@ impl IxfrAssembly {
         Ok(())
     }
 
-    fn apply(
-        &mut self,
-        record: Record<'_>,
-        how: fn(&mut Patch, &[u8], u16, u16, u32, &[u8]) -> Result<(), Mismatch>,
-    ) -> Result<(), IxfrError> {
+    fn apply(&mut self, record: Record<'_>, how: Applied) -> Result<(), IxfrError> {
         let Record { owner, rtype, class, ttl_s, rdata } = record;
         if is_left_out(&self.zone, owner, rtype, self.dnssec) {
             return Ok(self.patch.pass_over(owner, rdata)?);

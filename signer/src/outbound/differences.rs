@@ -371,7 +371,7 @@ mod tests {
         let addresses = prop::collection::btree_set(0u8..5, 1..4)
             .prop_map(|set| set.into_iter().collect::<Vec<_>>());
         let host = (1u32..3, any::<bool>(), addresses);
-        prop::collection::btree_map(b'0'..b'9', host, 0..9).prop_map(|map| {
+        prop::collection::btree_map(b'0'..=b'9', host, 0..9).prop_map(|map| {
             map.into_iter().map(|(host, (ttl, upper, list))| (host, ttl, upper, list)).collect()
         })
     }
