@@ -100,6 +100,8 @@ impl Holding {
         })?;
         let mut tokens = locked(&self.tokens);
         let on_token = tokens.entry(token.to_owned()).or_default();
+        // A write that was said to have failed, and has not.
+        on_token.is_ours |= marks.iter().any(|mark| mark.run == self.run);
         if !on_token.is_ours {
             on_token.earlier.extend(marks.iter().map(|mark| mark.run));
         }
@@ -149,7 +151,13 @@ impl Holding {
                  was it put into the wrong machine?"
             ));
         }
-        match mark.standing(state.holder()) {
+        let standing = match state.holder() {
+            // A new origin gave up the line of that mark. Without this nobody could claim the tokens any
+            // more, and no motion moves what nobody holds.
+            None if *origin < state.origin() => Standing::Earlier,
+            holder => mark.standing(holder),
+        };
+        match standing {
             Standing::Later => Some(format!(
                 "token `{token}` is held by instance {instance} since line {line} (origin {origin}), which \
                  the ledger here does not have; this box is instance {own}. No key is used. hint: if that \
