@@ -187,7 +187,8 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
     /// Claims the tokens where no box has, and puts this one's mark on those that it holds.
     fn hold(&mut self, seen: &mut BTreeSet<String>) {
         let (ledger, hsm, now_s) = (self.ledger, self.hsm, self.now_s);
-        let holding = self.seals.holding();
+        let seals = self.seals;
+        let holding = seals.holding();
         if ledger.read(|state| state.holder().is_none()) {
             self.attempt(seen, "claiming the tokens for this box".to_owned(), || {
                 holding.claim(ledger, now_s()).map_err(Stuck::Waits)
@@ -195,7 +196,7 @@ impl<'a, H: Hsm + ?Sized> Executor<'a, H> {
         }
         for token in ledger.read(|state| holding.unmarked(state, hsm)) {
             self.attempt(seen, format!("marking token `{token}` as held by this box"), || {
-                holding.mark(ledger, hsm, &token).map_err(Stuck::Waits)
+                seals.mark(ledger, hsm, &token).map_err(Stuck::Waits)
             });
         }
     }

@@ -294,6 +294,19 @@ impl Seals {
         }
     }
 
+    /// Puts this box's mark on a token. One that has seen lines since it was opened that the ledger here does
+    /// not have goes on saying so.
+    pub fn mark<H: Hsm + ?Sized>(
+        &self,
+        ledger: &Ledger,
+        hsm: &H,
+        token: &str,
+    ) -> Result<(), String> {
+        self.look_at(ledger, hsm, token)?;
+        self.behind(ledger).map_or(Ok(()), Err)?;
+        self.holding.mark(ledger, hsm, token)
+    }
+
     fn look_at<H: Hsm + ?Sized>(
         &self,
         ledger: &Ledger,

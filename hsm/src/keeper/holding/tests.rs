@@ -5,7 +5,7 @@ use countersign_policy::statement::Verb;
 
 use super::*;
 use crate::council;
-use crate::keeper::fake::{NOW, Scene, line_of, now_s};
+use crate::keeper::fake::{NOW, Scene, line_of, now_s, set_clock};
 use crate::keeper::motions::{Executor, Unfinished};
 use crate::keeper::seal::{Idle, Seals};
 
@@ -278,4 +278,70 @@ fn a_ledger_without_the_claim_takes_no_token_that_has_a_mark() {
     assert!(why.contains("which the ledger here does not have"), "{why}");
     seals.holding().claim(&ledger, NOW).expect("it keeps still");
     assert_eq!(ledger.head().0, 1);
+}
+
+#[test]
+fn a_new_origin_from_before_the_claim_claims_the_tokens_anew() {
+    let mut scene = Scene::founded(&[]);
+    scene.seals.before_use(&scene.ledger, &scene.hsm, "ksk").expect("sealed");
+    let lost = scene.ledger.read(|state| state.tree().head());
+    let first = scene.text().split_inclusive('\n').next().expect("line 0").to_owned();
+    std::fs::write(scene.ledger.path(), first).expect("rolled back");
+    scene.restart();
+    for token in ["ksk-a", "zsk-a"] {
+        let data = scene.hsm.survey(token).expect("there").data.expect("data objects");
+        _ = scene.seals.admit(&scene.ledger, token, &data);
+    }
+    assert!(matches!(scene.seals.idle(&scene.ledger), Some(Idle::Behind(_))));
+    let rita = &scene.council.recovery[0];
+    let motion = Motion::NewOrigin { lost, officers: 1, rules: 1 };
+    let statement =
+        scene.ledger.read(|state| council::statement(state, rita, motion, NOW, council::nonce()));
+    scene.ledger.submit(line_of(council::propose(&statement, rita)), NOW).expect("proposed");
+    for officer in &scene.council.recovery[1..4] {
+        scene.vote(&statement, Verb::Approve, officer).expect("approved");
+    }
+    set_clock(NOW + 86_400);
+    // It begins, the tokens are claimed, and marked.
+    for _ in 0..3 {
+        scene.round();
+    }
+    assert_eq!(scene.seals.idle(&scene.ledger), None);
+    let holder = scene.ledger.read(|state| state.holder().copied()).expect("claimed");
+    assert_eq!((holder.instance, holder.origin), (scene.seals.holding().own(), 1));
+    for token in ["ksk-a", "zsk-a"] {
+        let mark = mark_on(&scene, token);
+        assert_eq!((mark.origin, mark.line), holder.rank());
+    }
+}
+
+#[test]
+fn a_take_over_leaves_what_the_other_box_has_sealed_meanwhile() {
+    let scene = Scene::bound(&[[4; 64]]);
+    let other = Other::of(&scene);
+    other.moves_here(&scene);
+    assert_eq!(other.round(&scene), [], "it begins");
+    // The first has not looked yet, and goes on.
+    scene.carry(council::set_policy("default", 2, council::policy()));
+    scene.seals.before_use(&scene.ledger, &scene.hsm, "ksk").expect("sealed");
+    let sealed = scene.hsm.read_data("ksk-a", STATE_LABEL).expect("readable");
+    other.round(&scene);
+    assert_eq!(scene.hsm.read_data("ksk-a", STATE_LABEL), Ok(sealed));
+    assert!(matches!(other.seals.idle(&other.ledger), Some(Idle::Behind(_))));
+}
+
+#[test]
+fn a_mark_that_was_written_and_said_to_have_failed_is_ours() {
+    let scene = Scene::founded(&[]);
+    let unsure = Holding::new(scene.seals.holding().own()).expect("random octets");
+    let mark = scene.ledger.read(|state| {
+        let (founding, holder) = (state.appliance(), state.holder());
+        InstanceMark::of(founding.expect("founded"), holder.expect("claimed"), unsure.run)
+    });
+    unsure.see("zsk-a", [mark.to_canonical()]).expect("readable");
+    let copy = Holding::new(unsure.own()).expect("random octets");
+    copy.mark(&scene.ledger, &scene.hsm, "zsk-a").expect("marked");
+    unsure.look(&scene.hsm, "zsk-a").expect("readable");
+    let why = scene.ledger.read(|state| unsure.elsewhere(state)).expect("a copy").why;
+    assert!(why.contains("a copy of this box was started"), "{why}");
 }
