@@ -183,19 +183,22 @@ async fn query(
     desk: &Desk,
 ) -> Result<Next, StreamEnd> {
     let view = desk.front.catalogue().view();
+    let askers = view.peers().by_address(from.ip());
+    // Where no peer lists the address, each query has to prove itself: the first may have been recorded
+    // elsewhere and sent again, and must not hold a peer's place.
+    let unproven = if askers.is_empty() { Next::Leave } else { Next::GoOn };
     let signed = match desk.front.open(&view, octets, from, Transport::Stream) {
-        Opened::Silent => return Ok(Next::GoOn),
+        Opened::Silent => return Ok(unproven),
         Opened::Refused(answer) => {
             conversation.send(&answer, desk.write).await?;
-            return Ok(Next::GoOn);
+            return Ok(unproven);
         }
         Opened::Plain => {
-            let askers = view.peers().by_address(from.ip());
             let answer = desk.front.answer(octets, from, askers, Transport::Stream, None).await;
             if let Some(answer) = answer {
                 conversation.send(&answer, desk.write).await?;
             }
-            return Ok(Next::GoOn);
+            return Ok(unproven);
         }
         Opened::Signed(signed) => signed,
     };

@@ -194,3 +194,28 @@ async fn a_reload_ends_a_signed_transfer_under_way() {
     let counters = bed.xot.counters();
     until(|| counters.transfers_out_failed.read() == 1).await;
 }
+
+/// Who has recorded one signed query must not hold a peer's place with it.
+#[tokio::test]
+async fn a_connection_that_stops_signing_is_over() {
+    let bed = bed(10).await;
+    for unproven in [None, Some(key("tcp.key.", 2))] {
+        let mut stream = TcpStream::connect(bed.over_tcp).await.expect("connect");
+        let mut recorded = axfr("a.test");
+        crate::tsig::sign_request(&key("tcp.key.", 1), &mut recorded, crate::clock::now_s());
+        let mut other = axfr("a.test");
+        if let Some(key) = unproven {
+            crate::tsig::sign_request(&key, &mut other, crate::clock::now_s());
+        }
+        for query in [&recorded, &other] {
+            write_message(&mut stream, query).await.expect("sent");
+        }
+        let mut deframer = Deframer::new();
+        let closed = async {
+            while deframer.fill(&mut stream).await.is_ok_and(|octets| octets > 0) {
+                while deframer.take().is_some() {}
+            }
+        };
+        timeout(Duration::from_secs(5), closed).await.expect("closed");
+    }
+}
