@@ -143,19 +143,18 @@ impl Keyring {
     /// disk: not for a thread that serves.
     pub fn look(&self, now_s: u64) -> Look {
         let Some(files) = &self.inner.files else { return Look::Same };
-        let mut looked = self.looked();
+        // The disk is asked without the lock: a network file system that does not answer must not hold up
+        // those who ask for alarms, on threads that serve.
         let found = stamps(files);
-        if looked.in_force.as_ref() == Some(&found) {
-            *looked = Looked { in_force: Some(found), ..Looked::default() };
-            return Look::Same;
+        if let Some(look) = self.compare(&found) {
+            return look;
         }
-        if looked.changed.as_ref() != Some(&found) {
-            looked.changed = Some(found);
-            return Look::Changed;
-        }
-        match Material::load(files).and_then(|material| in_force(material, Some(files))) {
+        let loaded = Material::load(files).and_then(|material| in_force(material, Some(files)));
+        let stood_still = stamps(files) == found;
+        let mut looked = self.looked();
+        match loaded {
             // Changed as they were read: what was read may be of two minds.
-            Ok(_) if stamps(files) != found => {
+            Ok(_) if !stood_still => {
                 looked.changed = None;
                 Look::Changed
             }
@@ -175,6 +174,20 @@ impl Keyring {
                 Look::Refused { reason, again }
             }
         }
+    }
+
+    /// What a look is, unless the files have to be read.
+    fn compare(&self, found: &Stamps) -> Option<Look> {
+        let mut looked = self.looked();
+        if looked.in_force.as_ref() == Some(found) {
+            *looked = Looked { in_force: Some(found.clone()), ..Looked::default() };
+            return Some(Look::Same);
+        }
+        if looked.changed.as_ref() != Some(found) {
+            looked.changed = Some(found.clone());
+            return Some(Look::Changed);
+        }
+        None
     }
 
     /// Someone asked for the files to be read, and they could not be taken up. They are looked at

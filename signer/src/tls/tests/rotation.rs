@@ -252,3 +252,27 @@ fn what_is_not_in_use_alarms_nobody() {
     assert_eq!(kinds(&server, next_s - 7 * DAY_S), ["crl-expiring"]);
     assert_eq!(kinds(&server, next_s), ["crl-expired"]);
 }
+
+/// A pipe that nobody writes to, as a network file system that does not answer.
+#[test]
+fn alarms_do_not_wait_for_files_that_do_not_come() {
+    let pki = Pki::new();
+    let files = pki.paths(&leaf("server.test"), &pki);
+    let ring = keyring(&files);
+    fs::remove_file(&files.ca).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(&files.ca).status();
+    assert!(made.expect("run").success());
+    assert!(matches!(ring.look(NOW_S), Look::Changed));
+    let (sender, answered) = std::sync::mpsc::channel();
+    let looking = std::thread::spawn({
+        let ring = ring.clone();
+        move || ring.look(NOW_S)
+    });
+    // This opens once the look is in the middle of reading.
+    let pipe = fs::OpenOptions::new().write(true).open(&files.ca).expect("opened");
+    std::thread::spawn(move || sender.send(ring.alarms(NOW_S).len()));
+    let alarms = answered.recv_timeout(DEADLINE);
+    drop(pipe);
+    assert_eq!(alarms, Ok(0));
+    assert!(matches!(looking.join().expect("no panic"), Look::Refused { .. }));
+}
