@@ -1,6 +1,7 @@
 //! Zones as a customer would hand them in.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 /// The zone of most stories.
 pub const ZONE: &str = "example.";
@@ -55,19 +56,19 @@ pub fn odd(serial: u32) -> String {
     // Every octet in a name, sixteen at a time.
     for high in 0..16_u32 {
         for low in 0..16 {
-            text.push_str(&format!("\\{:03}", high * 16 + low));
+            let _ = write!(text, "\\{:03}", high * 16 + low);
         }
         text.push_str(".every IN TXT \"octets\"\n");
     }
     // As many labels as fit, with 122 empty non-terminals; a name of 255 octets; a label of 63.
-    text.push_str(&format!("{}a IN A 192.0.2.20\n", "a.".repeat(122)));
+    let _ = writeln!(text, "{}a IN A 192.0.2.20", "a.".repeat(122));
     let long = ["L", "m", "n"].map(|letter| letter.repeat(63)).join(".");
-    text.push_str(&format!("{long}.{} IN A 192.0.2.21\n", "o".repeat(53)));
-    text.push_str(&format!("{} IN TXT \"63 octets\"\n", "l".repeat(63)));
+    let _ = writeln!(text, "{long}.{} IN A 192.0.2.21", "o".repeat(53));
+    let _ = writeln!(text, "{} IN TXT \"63 octets\"", "l".repeat(63));
     // An RRset of nearly 64 KB. (BIND takes no more than a hundred records of a type.)
     for record in 0..90 {
         let (a, b, c) = ("x".repeat(253), "x".repeat(253), "x".repeat(187));
-        text.push_str(&format!("many IN TXT \"{record:02}{a}\" \"{b}\" \"{c}\"\n"));
+        let _ = writeln!(text, "many IN TXT \"{record:02}{a}\" \"{b}\" \"{c}\"");
     }
     text
 }

@@ -4,6 +4,7 @@
 //! something otherwise, it is named here.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
 use softhsm_tests::bind::{Changes, Primary, PrimarySpec, SecondarySpec};
@@ -182,12 +183,13 @@ fn another_primary(
         changes: Changes::File,
     };
     let primary = Primary::start(chain.scratch, &spec)?;
-    chain.daemon_spec.more.push_str(&format!(
+    let _ = write!(
+        chain.daemon_spec.more,
         "[peer.{name}]\nidentity = {{ san = \"{name}.test\" }}\naddresses = [\"127.0.0.1\"]\n\
          transfer_from = \"127.0.0.1:{}\"\nserver_name = \"{name}.test\"\n\
          [zone.\"{zone}\"]\nprimaries = [\"{name}\"]\nsecondaries = [\"secondary-1\"]\n",
         primary.xot_port
-    ));
+    );
     Ok(primary)
 }
 
