@@ -133,11 +133,14 @@ impl ZoneFolder {
     pub(super) fn read_kept(&self, slot: Slot, data_changes: u64) -> Option<Kept> {
         let path = self.path.join(slot.json());
         let kept = match read_json::<Kept>(&path) {
-            Ok(kept) => kept.filter(|kept| kept.version == VERSION && kept.zone == self.zone),
-            Err(problem) => {
+            Ok(None) => None,
+            Ok(Some(kept)) if kept.version == VERSION && kept.zone == self.zone => Some(kept),
+            other => {
+                let expected = || format!("expected version {VERSION}, of {}", self.zone);
+                let problem = other.err().unwrap_or_else(expected);
                 let path = path.display();
-                tracing::error!(%path, problem, "data that was set aside is lost; its source has it still");
-                None
+                tracing::error!(%path, problem, "data that was set aside can't be read; its files stay where they are");
+                return None;
             }
         };
         let kept = kept.filter(|kept| kept.data_changes >= data_changes);

@@ -123,6 +123,11 @@ fn a_crash_leaves_the_one_before() {
     std::fs::write(folder.join("held.json"), &json[..json.len() / 2]).expect("written");
     let loaded = super::tests::load(&store);
     assert!(loaded.held.is_none() && loaded.damage.is_empty() && loaded.version.is_some());
+    // Nobody may have it but this disk: what can't be read now is left to who can.
+    std::fs::write(&name, &data).expect("written");
+    super::tests::load(&store);
+    std::fs::write(folder.join("held.json"), &json).expect("written");
+    assert_eq!((held(&store), records(&store, &first)), (Some(first.clone()), Ok(5)));
 }
 
 #[test]
