@@ -10,6 +10,7 @@ use crate::config::IncomingZonemd;
 use crate::counters::Counters;
 use crate::inbound::{self, Differences};
 use crate::peers::PeerName;
+use crate::wire::newer;
 
 /// What a primary gave.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub(super) async fn fetch(
     let mut reasons = Vec::new();
     let mut answered = false;
     let (transfer, treatment) = (&settings.transfer, &settings.treatment);
-    let Have { serial: have, base } = have;
+    let Have { serial: have, rejected, base } = have;
     // A ZONEMD covers the primary's DNSSEC records, which are not kept: it can be checked in a zone
     // that comes whole only.
     let base = base.filter(|_| treatment.incoming_zonemd == IncomingZonemd::Ignore);
@@ -41,18 +42,28 @@ pub(super) async fn fetch(
         manners: &transfer.manners,
     });
     for source in &settings.primaries {
-        let fetched = inbound::fetch(
-            transfer.connector.as_ref(),
-            source,
-            zone,
-            have,
-            // Another primary may have had other data under the same serial.
-            differences.as_ref().filter(|_| from.as_deref() == Some(&*source.peer)),
-            settings.bounds,
-            &transfer.limits,
-            counters,
-        );
-        match fetched.await {
+        let beyond = |have| {
+            inbound::fetch(
+                transfer.connector.as_ref(),
+                source,
+                zone,
+                have,
+                // Another primary may have had other data under the same serial.
+                differences.as_ref().filter(|_| from.as_deref() == Some(&*source.peer)),
+                settings.bounds,
+                &transfer.limits,
+                counters,
+            )
+        };
+        let mut fetched = beyond(rejected.or(have)).await;
+        if let (Some(rejected), Ok(inbound::Fetched::UpToDate { serial })) = (rejected, &fetched)
+            && *serial != rejected
+            && have.is_none_or(|have| newer(*serial, have))
+        {
+            // Older than what was rejected, and not that.
+            fetched = beyond(have).await;
+        }
+        match fetched {
             Ok(inbound::Fetched::UpToDate { serial }) => {
                 tracing::debug!(peer = %source.peer, serial, "nothing newer");
                 answered = true;
@@ -162,11 +173,33 @@ mod tests {
         ] {
             settings.treatment.incoming_zonemd = zonemd;
             let base = Some((Base::of_admitted(here), name.to_owned()));
-            let (have, counters) = (Have { serial: Some(5), base }, Counters::default());
+            let (have, counters) =
+                (Have { serial: Some(5), rejected: None, base }, Counters::default());
             let fetched = fetch(&counters, &zone, &settings, have).await.expect("answered");
             fetched.expect("newer");
             let counted = (counters.transfers_in_ixfr.read(), counters.ixfr_fallbacks.read());
             assert_eq!(counted, expect, "{name} {zonemd:?}");
+        }
+    }
+
+    /// A serial that is far too high is a reason to reject: the one that puts it right is lower.
+    #[tokio::test]
+    async fn what_was_rejected_is_not_wanted_and_what_puts_it_right_is() {
+        let pki = Pki::new();
+        let settings = settings(&pki, vec![primary(&pki, 7).await]);
+        let (zone, counters) = (zone_name("a.test"), Counters::default());
+        for (have, rejected, wanted) in [
+            (Some(5), 7, false),
+            (Some(5), 6, true),
+            (Some(5), 2_000_000_000, true),
+            (Some(7), 2_000_000_000, false),
+            (Some(8), 2_000_000_000, false),
+            (None, 2_000_000_000, true),
+        ] {
+            let have = Have { serial: have, rejected: Some(rejected), base: None };
+            let shown = (have.serial, rejected);
+            let fetched = fetch(&counters, &zone, &settings, have).await.expect("answered");
+            assert_eq!(fetched.is_some(), wanted, "{shown:?}");
         }
     }
 
@@ -176,7 +209,7 @@ mod tests {
         let settings = settings(&pki, vec![primary(&pki, 5).await, primary(&pki, 6).await]);
         let (zone, counters) = (zone_name("a.test"), Counters::default());
         for (have, newer) in [(Some(4), true), (Some(5), true), (Some(6), false), (None, true)] {
-            let have = Have { serial: have, base: None };
+            let have = Have { serial: have, rejected: None, base: None };
             let shown = have.serial;
             let fetched = fetch(&counters, &zone, &settings, have).await.expect("answered");
             assert_eq!(fetched.is_some(), newer, "{shown:?}");

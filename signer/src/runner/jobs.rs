@@ -91,6 +91,8 @@ pub(super) struct Signed {
 pub(super) struct Have {
     /// The serial of the newest data that is here; absent if there is none.
     pub serial: Option<u32>,
+    /// Newer than that, and not wanted: a person has rejected it.
+    pub rejected: Option<u32>,
     /// That data, where it is as a primary had it, and the primary's name: what its differences, and
     /// no other's, may be applied to.
     pub base: Option<(Base, String)>,

@@ -231,7 +231,11 @@ impl Schedule {
                 self.person = Some(person);
             }
             Event::NoneHeld => self.person = None,
-            Event::Rejected(serial) => self.rejected = Some(serial),
+            Event::Rejected(serial) => {
+                self.rejected = Some(serial);
+                // What puts it right may be there already.
+                self.check_soon(now_s);
+            }
             Event::ArrivalRefused { failure, untold, instead } => {
                 self.working = None;
                 self.keep |= failure.kind == FailureKind::WaitsForPrimary;
@@ -387,12 +391,19 @@ impl Schedule {
     }
 
     /// The serial of the newest data that the primary is not to be asked for again: what waits to be
-    /// signed, or for a person, or was rejected, or is up.
+    /// signed, or for a person, or is up.
     pub fn newest_data(&self) -> Option<u32> {
         let held = self.person.as_ref().filter(|person| person.fetched).map(|person| person.serial);
         let up = self.up.map(|up| up.incoming_serial);
         let newer = |a: u32, b: u32| if serial_is_higher(b, a) { b } else { a };
-        self.pending.or_else(|| [up, held, self.rejected].into_iter().flatten().reduce(newer))
+        self.pending.or_else(|| [up, held].into_iter().flatten().reduce(newer))
+    }
+
+    /// The serial that a person has rejected, while the primary may still have it. It alone is not
+    /// wanted: the serial may be what was wrong with it, and the one that puts it right a lower one.
+    pub fn rejected(&self) -> Option<u32> {
+        let newest = self.newest_data();
+        self.rejected.filter(|serial| newest.is_none_or(|newest| serial_is_higher(*serial, newest)))
     }
 
     /// New data that is to be signed, under its source's serial.

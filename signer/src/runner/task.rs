@@ -245,7 +245,8 @@ impl ZoneTask {
             _ => None,
         };
         let base = base.filter(|(base, _)| serial == Some(base.serial()));
-        Have { serial, base: base.map(|(base, name)| (base, name.to_owned())) }
+        let rejected = self.schedule.rejected();
+        Have { serial, rejected, base: base.map(|(base, name)| (base, name.to_owned())) }
     }
 
     async fn obey(&mut self, command: Command) -> Event {

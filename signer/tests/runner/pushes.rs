@@ -308,7 +308,8 @@ async fn what_is_held_from_a_primary_is_not_fetched_again_once_rejected() {
     daemon.until("no alarm", |daemon| daemon.alarms().is_empty()).await;
     daemon.stop().await;
     let daemon = start().await;
-    assert_eq!((newest(&daemon), daemon.serial()), (Some(8), Some(7)));
+    let rejected = daemon.handle().status.borrow().schedule.rejected();
+    assert_eq!((newest(&daemon), rejected, daemon.serial()), (Some(7), Some(8), Some(7)));
     primary.child.store(true, std::sync::atomic::Ordering::SeqCst);
     primary.raise_serial();
     daemon.runner.notified(&zone());
