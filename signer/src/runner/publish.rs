@@ -30,7 +30,8 @@ impl ZoneTask {
         if let Some(frozen) = &self.frozen {
             tracing::warn!(by = frozen.by, "a version is ready, and dropped: the zone is frozen");
             let reason = format!("the zone is frozen by {}; it goes out after the thaw", frozen.by);
-            self.new = new;
+            // What is up may have been signed again while new data waits.
+            self.new = new.or(self.new.take());
             return match self.keep_waiting(&reason).await {
                 Ok(()) => Event::Withheld,
                 Err(failure) => self.arrival_refused(failure, false).await,

@@ -55,6 +55,8 @@ pub struct Schedule {
     up: Option<Up>,
     /// Serial of new data that waits for its signatures.
     pending: Option<u32>,
+    /// New data was tried in vain: what is up has its turn, if it is due.
+    yields: bool,
     /// New data that waits for a person.
     person: Option<AwaitsPerson>,
     /// The primary's serial that a person has rejected.
@@ -122,6 +124,7 @@ impl Schedule {
             frozen,
             up,
             pending: None,
+            yields: false,
             person: None,
             rejected: None,
             keep: false,
@@ -147,6 +150,7 @@ impl Schedule {
         self.apply(event, now_s);
         let work = self.decide(now_s)?;
         self.working = Some(work);
+        self.yields &= !matches!(work, Work::SignAgain { .. });
         Some(work)
     }
 
@@ -175,6 +179,7 @@ impl Schedule {
                 }
                 if new_data.is_some() {
                     self.pending = new_data;
+                    self.yields = false;
                     self.sign_due_s = now_s;
                 }
                 if let Some(params) = params {
@@ -189,12 +194,16 @@ impl Schedule {
                 self.fail_check(failure, now_s);
             }
             Event::Published { up, params, withheld } => {
-                self.working = None;
+                let work = self.working.take();
+                let again = matches!(work, Some(Work::SignAgain { .. } | Work::SignCds { .. }));
                 self.up = Some(up);
-                self.pending = None;
                 self.resign = None;
                 self.distrusted = None;
-                self.sign_failure = None;
+                // New data that could not go out still can't, as far as is known.
+                if !again || self.pending.is_none() {
+                    self.pending = None;
+                    self.sign_failure = None;
+                }
                 self.arrival_failure = None;
                 self.learn(params, now_s);
                 (self.cds_due_s, self.cds_failure) = match withheld {
@@ -215,6 +224,7 @@ impl Schedule {
             Event::Withheld => self.working = None,
             Event::Arrived(serial) => {
                 self.pending = Some(serial);
+                self.yields = false;
                 self.arrival_failure = None;
                 self.sign_due_s = now_s;
             }
@@ -246,7 +256,10 @@ impl Schedule {
             Event::SignFailed(failure) => match self.working.take() {
                 // A check that panicked: it pauses as any that fails.
                 Some(Work::Check) => self.fail_check(failure, now_s),
-                _ => self.fail_sign(failure, now_s),
+                work => {
+                    self.yields = matches!(work, Some(Work::SignNew { .. }));
+                    self.fail_sign(failure, now_s);
+                }
             },
             Event::Distrusted(reason) => {
                 self.distrusted = Some(reason);
@@ -310,7 +323,7 @@ impl Schedule {
 
     fn fail_sign(&mut self, failure: Failure, now_s: u64) {
         match failure.kind {
-            FailureKind::Admission if self.pending.is_some() => {
+            FailureKind::Admission if self.yields && self.pending.is_some() => {
                 self.pending = None;
                 self.fail_check(failure, now_s);
                 return;
@@ -319,7 +332,7 @@ impl Schedule {
                 self.keep = true;
                 // Held, it would be tried again at once and for ever, and the primary never asked
                 // for the serial that is waited for.
-                if self.pending.take().is_some() {
+                if self.yields && self.pending.take().is_some() {
                     self.fail_check(failure, now_s);
                 }
                 return;
@@ -345,10 +358,13 @@ impl Schedule {
             return None;
         }
         if !self.frozen && self.sign_due_s <= now_s {
-            if self.pending.is_some() {
+            let again = self.again_wanted(now_s) && !self.keep;
+            // New data that can't go out, for days perhaps, must not let the signatures of what is up
+            // expire: they take turns.
+            if self.pending.is_some() && !(again && self.yields) {
                 return Some(Work::SignNew { reuse: self.may_reuse() });
             }
-            if self.again_wanted(now_s) && !self.keep {
+            if again {
                 return Some(Work::SignAgain { reuse: self.may_reuse() });
             }
             if self.cds_due_s.is_some_and(|due_s| due_s <= now_s) && !self.keep {

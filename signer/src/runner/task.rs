@@ -423,8 +423,8 @@ impl ZoneTask {
     }
 
     /// A version did not come about, and may later, of the same data.
+        let lost = self.new.is_none();
     pub(super) async fn try_later(&mut self, failure: Failure, new: Option<NewData>) -> Event {
-        let lost = new.is_none();
         self.new = new.or(self.new.take());
         if lost {
             self.door.end(Progress::Refused { reason: failure.detail.clone() });

@@ -99,3 +99,43 @@ fn nothing_arrives_while_frozen_but_is_here_after_the_thaw() {
     assert_eq!(schedule.next(unchanged, 3), Some(Work::Check));
     assert_eq!(schedule.pending(), None);
 }
+
+/// New data that can't go out, and is tried again and again.
+fn stuck(kind: FailureKind) -> Schedule {
+    let mut schedule = idle();
+    assert_eq!(schedule.next(Event::Arrived(6), 0), Some(Work::SignNew { reuse: true }));
+    schedule.next(Event::SignFailed(failure(kind)), 0);
+    schedule
+}
+
+/// A DS may wait for officers for weeks; signatures of what is up are made anew all the while.
+#[test]
+fn what_is_up_is_signed_again_while_new_data_cannot_go_out() {
+    let due_s = up(5).refresh_at_s;
+    let mut schedule = stuck(FailureKind::DsNotApproved);
+    assert_eq!(schedule.next(Event::Tick, due_s), Some(Work::SignAgain { reuse: true }));
+    // It can fail too, whatever for: the new data has its turn then, and is not lost.
+    for kind in [FailureKind::Keeper, FailureKind::Admission] {
+        schedule.note(Event::SignFailed(failure(kind)), due_s);
+        let at_s = due_s + DS_RETRY_S_MAX;
+        assert_eq!(schedule.next(Event::Tick, at_s), Some(Work::SignNew { reuse: true }));
+        schedule.note(Event::SignFailed(failure(FailureKind::DsNotApproved)), due_s);
+        assert_eq!(schedule.next(Event::Tick, at_s), Some(Work::SignAgain { reuse: true }));
+    }
+    let again = Up { incoming_serial: 5, refresh_at_s: 2 * due_s, ..up(7) };
+    let at_s = due_s + DS_RETRY_S_MAX;
+    assert_eq!(schedule.next(published(again), at_s), Some(Work::SignNew { reuse: true }));
+    assert_eq!(schedule.pending(), Some(6));
+    assert!(kinds(&schedule, at_s).contains(&AlarmKind::DsNotApproved), "it waits still");
+    schedule.next(published(Up { refresh_at_s: 2 * due_s, ..up(8) }), at_s);
+    assert_eq!((schedule.pending(), schedule.sign_failure.is_none()), (None, true));
+}
+
+/// Newer data may be better: it goes before what is up.
+#[test]
+fn newer_data_goes_before_signatures_that_are_due() {
+    let due_s = up(5).refresh_at_s;
+    let mut schedule = stuck(FailureKind::DsNotApproved);
+    schedule.note(Event::Arrived(7), due_s);
+    assert_eq!(schedule.next(Event::Tick, due_s), Some(Work::SignNew { reuse: true }));
+}
