@@ -45,6 +45,14 @@ impl Door {
             self.last_words.push((told, last));
         }
     }
+
+    /// Newer data came: what was to be signed waits for what becomes of that. One alone can; a primary
+    /// would bring its data again, others would not.
+    pub(super) fn put_aside(&mut self, before: Option<NewData>) {
+        if self.set_aside.is_none() || before.as_ref().is_some_and(NewData::comes_once) {
+            self.set_aside = before;
+        }
+    }
 }
 
 impl ZoneTask {
@@ -95,7 +103,8 @@ impl ZoneTask {
     async fn take_new(&mut self, new: NewData, told: Told) -> Event {
         let serial = new.serial;
         tracing::info!(zone = %self.zone, by = told.by, serial, source = %new.source, "new data");
-        self.door.set_aside = self.new.replace(new);
+        let before = self.new.replace(new);
+        self.door.put_aside(before);
         self.door.told = Some(told);
         if let Some(frozen) = &self.frozen {
             let reason = format!("the zone is frozen by {}; it goes out after the thaw", frozen.by);
@@ -347,10 +356,14 @@ impl ZoneTask {
     /// one; where not, it is its source's last word.
     pub(super) async fn unchanged(&mut self, counts: bool, params: Params) -> Event {
         self.new = self.door.set_aside.take().filter(|_| counts);
+        // It was told to wait before, and that is over.
+        let waited = self.door.told.is_none();
         let serial = self.schedule.up().map(|up| up.serial).unwrap_or_default();
         self.door.end(Progress::Unchanged { serial });
-        if !counts {
+        if !counts || waited {
             self.drop_kept(Slot::Waiting).await;
+        }
+        if !counts {
             self.drop_kept(Slot::Held).await;
         }
         Event::Unchanged { params, instead: self.new.as_ref().map(|new| new.serial) }
@@ -396,5 +409,39 @@ pub(super) fn awaits_person(kept: &Kept) -> AwaitsPerson {
         since_s: kept.since_s,
         reason: kept.reasons.join("; "),
         fetched: kept.source.is_primary(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_zone::receive::{Bounds, Receiver};
+
+    use super::*;
+
+    fn new(serial: u32, source: Source) -> NewData {
+        let bounds = Bounds { records_max: 1, bytes_max: 100 };
+        let mut receiver = Receiver::new("example.".parse().expect("name"), bounds);
+        receiver.push(b"\x07example\x00", 1, 1, 60, &[192, 0, 2, 1]).expect("taken");
+        NewData::of(receiver.finish().expect("whole"), serial, source)
+    }
+
+    /// Whoever pushed was told that it goes on by itself.
+    #[test]
+    fn what_nobody_would_bring_again_stays_beside_newer_data() {
+        let mut door = Door::default();
+        let push = || Source::Push { by: "ops".to_owned() };
+        let aside = |door: &Door| door.set_aside.as_ref().map(|new| new.serial);
+        let fetched = |serial| new(serial, Source::Primary { name: None });
+        for (before, stays) in [
+            (None, None),
+            (Some(fetched(5)), Some(5)),
+            (Some(new(6, push())), Some(6)),
+            (Some(fetched(7)), Some(6)),
+            (None, Some(6)),
+            (Some(new(8, push())), Some(8)),
+        ] {
+            door.put_aside(before);
+            assert_eq!(aside(&door), stays);
+        }
     }
 }

@@ -481,6 +481,7 @@ async fn resume(context: &Context, zone: &ZoneName, settings: &ZoneSettings) -> 
 async fn on_its_way(context: &Context, door: &mut Door) -> Option<NewData> {
     let released = door.held.clone().filter(|held| held.released.is_some());
     let waiting = door.waiting.clone().map(|kept| (Slot::Waiting, kept));
+    let mut first = None;
     for (slot, kept) in waiting.into_iter().chain(released.map(|kept| (Slot::Held, kept))) {
         let (store, of) = (context.store.clone(), kept.clone());
         let read = tokio::task::spawn_blocking(move || store.kept_data(slot, &of)).await;
@@ -488,7 +489,11 @@ async fn on_its_way(context: &Context, door: &mut Door) -> Option<NewData> {
             Ok(zone) => {
                 let (serial, source) = (kept.serial, &kept.source);
                 tracing::info!(zone = %kept.zone, serial, %source, "goes on with new data from disk");
-                return Some(door::resumed(zone, &kept));
+                let resumed = door::resumed(zone, &kept);
+                match first {
+                    None => first = Some(resumed),
+                    Some(_) => door.set_aside = Some(resumed),
+                }
             }
             Err(error) => {
                 tracing::error!(zone = %kept.zone, error, "data that was set aside is lost");
@@ -499,7 +504,7 @@ async fn on_its_way(context: &Context, door: &mut Door) -> Option<NewData> {
             }
         }
     }
-    None
+    first
 }
 
 /// A folder that can't be read may hold a serial that went out and a freeze: nothing new goes out

@@ -66,6 +66,11 @@ impl NewData {
         }
     }
 
+    /// Whether nobody would bring it again.
+    pub fn comes_once(&self) -> bool {
+        !self.source.is_primary() || self.released.is_some()
+    }
+
     /// Whether a person answers for it already: nothing holds it, whatever it changes.
     pub fn is_decided(&self) -> bool {
         self.released.is_some() || matches!(self.source, Source::Republish { .. })

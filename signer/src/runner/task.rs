@@ -404,9 +404,7 @@ impl ZoneTask {
         if let (Some(Fetched { zone, primary }), Some(serial)) = (fetched, new_data) {
             tracing::info!(serial, records = zone.records(), "new data from the primary");
             let before = self.new.replace(NewData::fetched(zone, serial, &primary));
-            // The primary would not bring it again.
-            let before = before.filter(|new| !new.source.is_primary() || new.released.is_some());
-            self.door.set_aside = before.or(self.door.set_aside.take());
+            self.door.put_aside(before.filter(NewData::comes_once));
         } else {
             tracing::debug!("the primary has nothing newer");
         }
@@ -423,9 +421,9 @@ impl ZoneTask {
     }
 
     /// A version did not come about, and may later, of the same data.
-        let lost = self.new.is_none();
     pub(super) async fn try_later(&mut self, failure: Failure, new: Option<NewData>) -> Event {
         self.new = new.or(self.new.take());
+        let lost = self.new.is_none();
         if lost {
             self.door.end(Progress::Refused { reason: failure.detail.clone() });
         } else if let Err(failure) = self.keep_waiting(&failure.detail).await {
