@@ -284,6 +284,31 @@ async fn a_ds_that_no_officer_exported_keeps_the_last_version_up() {
     assert!(reason.starts_with("example. SOA: not signed: forbidden"), "{reason}");
 }
 
+/// Officers may take weeks; what is up is not to expire meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_up_is_signed_again_while_a_ds_waits_for_officers() {
+    let bed = Bed::new();
+    bed.keeper.start();
+    // All signatures are due a second after they are made.
+    bed.officers(|state| state.policy.refresh_s = state.policy.validity_s - 1);
+    let primary = Primary::start(&bed.pki, 7).await;
+    let daemon = bed.daemon(primary.address).await;
+    daemon.until("a version", |daemon| daemon.serial().is_some()).await;
+    bed.officers(|state| state.forbidden = vec![Rtype::DS.0]);
+    primary.child.store(true, std::sync::atomic::Ordering::SeqCst);
+    primary.serial.store(1_000, std::sync::atomic::Ordering::SeqCst);
+    daemon.runner.notified(&zone());
+    let ds_waits = |d: &Daemon| d.alarms().contains(&AlarmKind::DsNotApproved);
+    daemon.until("the alarm", ds_waits).await;
+    let serial = daemon.serial();
+    daemon.until("signed again", |d| d.serial() > serial).await;
+    daemon.until("it waits still", ds_waits).await;
+    assert!(daemon.serial() < Some(1_000));
+    bed.officers(|state| state.forbidden.clear());
+    daemon.refresh().await;
+    daemon.until("the new data", |d| d.serial() >= Some(1_000)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn new_data_goes_out_while_no_ksk_may_be_used() {
     let bed = Bed::new();
