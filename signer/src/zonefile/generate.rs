@@ -79,7 +79,7 @@ fn put(form: &str, number: u32, out: &mut String) -> Option<i64> {
     let offset: i64 = parts.next()?.parse().ok()?;
     let width: usize = parts.next().map_or(Some(0), |width| width.parse().ok())?;
     let base = parts.next().unwrap_or("d");
-    let value = i64::from(number) + offset;
+    let value = i64::from(number).checked_add(offset)?;
     let value =
         i32::try_from(value).ok().filter(|_| width <= WIDTH_MAX && parts.next().is_none())?;
     // Writing to a String can't fail. Hexadecimal and octal show negative numbers as C does.
@@ -144,7 +144,16 @@ mod tests {
         ] {
             assert_eq!(filled(template, number).expect(template), expect, "{template}");
         }
-        for template in ["${", "${}", "${a}", "${0,3,q}", "${0,3,d,1}", "${0,99}", "${-8,1,n}"] {
+        for template in [
+            "${",
+            "${}",
+            "${a}",
+            "${0,3,q}",
+            "${0,3,d,1}",
+            "${0,99}",
+            "${-8,1,n}",
+            "${9223372036854775807}",
+        ] {
             assert!(filled(template, 7).is_err(), "{template}");
         }
     }
