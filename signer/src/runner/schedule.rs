@@ -55,8 +55,8 @@ pub struct Schedule {
     up: Option<Up>,
     /// Serial of new data that waits for its signatures.
     pending: Option<u32>,
-    /// New data was tried in vain: what is up has its turn, if it is due.
-    yields: bool,
+    /// Whose it is, where new data waits and signatures of what is up are due.
+    turn: Turn,
     /// New data that waits for a person.
     person: Option<AwaitsPerson>,
     /// The primary's serial that a person has rejected.
@@ -80,6 +80,14 @@ pub struct Schedule {
     working: Option<Work>,
     /// Asked for while a check was running: the answer may be older than the question.
     check_again: bool,
+}
+
+/// Who is tried next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    NewData,
+    /// New data was tried last, in vain.
+    WhatIsUp,
 }
 
 #[derive(Debug, Clone)]
@@ -124,7 +132,7 @@ impl Schedule {
             frozen,
             up,
             pending: None,
-            yields: false,
+            turn: Turn::NewData,
             person: None,
             rejected: None,
             keep: false,
@@ -150,7 +158,9 @@ impl Schedule {
         self.apply(event, now_s);
         let work = self.decide(now_s)?;
         self.working = Some(work);
-        self.yields &= !matches!(work, Work::SignAgain { .. });
+        if matches!(work, Work::SignAgain { .. }) {
+            self.turn = Turn::NewData;
+        }
         Some(work)
     }
 
@@ -179,7 +189,7 @@ impl Schedule {
                 }
                 if new_data.is_some() {
                     self.pending = new_data;
-                    self.yields = false;
+                    self.turn = Turn::NewData;
                     self.sign_due_s = now_s;
                 }
                 if let Some(params) = params {
@@ -194,22 +204,7 @@ impl Schedule {
                 self.fail_check(failure, now_s);
             }
             Event::Published { up, params, withheld } => {
-                let work = self.working.take();
-                let again = matches!(work, Some(Work::SignAgain { .. } | Work::SignCds { .. }));
-                self.up = Some(up);
-                self.resign = None;
-                self.distrusted = None;
-                // New data that could not go out still can't, as far as is known.
-                if !again || self.pending.is_none() {
-                    self.pending = None;
-                    self.sign_failure = None;
-                }
-                self.arrival_failure = None;
-                self.learn(params, now_s);
-                (self.cds_due_s, self.cds_failure) = match withheld {
-                    Some(failure) => self.cds_failed(failure, now_s),
-                    None => (None, None),
-                };
+                self.published(up, params, withheld, now_s);
             }
             Event::Learned(params) => self.learn(params, now_s),
             Event::CdsRefused(failure) => {
@@ -224,7 +219,7 @@ impl Schedule {
             Event::Withheld => self.working = None,
             Event::Arrived(serial) => {
                 self.pending = Some(serial);
-                self.yields = false;
+                self.turn = Turn::NewData;
                 self.arrival_failure = None;
                 self.sign_due_s = now_s;
             }
@@ -257,8 +252,9 @@ impl Schedule {
                 // A check that panicked: it pauses as any that fails.
                 Some(Work::Check) => self.fail_check(failure, now_s),
                 work => {
-                    self.yields = matches!(work, Some(Work::SignNew { .. }));
-                    self.fail_sign(failure, now_s);
+                    let of_new = matches!(work, Some(Work::SignNew { .. }));
+                    self.turn = if of_new { Turn::WhatIsUp } else { Turn::NewData };
+                    self.fail_sign(failure, of_new, now_s);
                 }
             },
             Event::Distrusted(reason) => {
@@ -266,6 +262,25 @@ impl Schedule {
                 self.resign = Some("the version that is up does not verify");
             }
         }
+    }
+
+    fn published(&mut self, up: Up, params: Params, withheld: Option<Failure>, now_s: u64) {
+        let work = self.working.take();
+        let again = matches!(work, Some(Work::SignAgain { .. } | Work::SignCds { .. }));
+        self.up = Some(up);
+        self.resign = None;
+        self.distrusted = None;
+        // New data that could not go out still can't, as far as is known.
+        if !again || self.pending.is_none() {
+            self.pending = None;
+            self.sign_failure = None;
+        }
+        self.arrival_failure = None;
+        self.learn(params, now_s);
+        (self.cds_due_s, self.cds_failure) = match withheld {
+            Some(failure) => self.cds_failed(failure, now_s),
+            None => (None, None),
+        };
     }
 
     /// No pause outlasts its longest, even if the clock was ahead when it was set: a zone would
@@ -321,9 +336,9 @@ impl Schedule {
         self.check_failure = Some(failed);
     }
 
-    fn fail_sign(&mut self, failure: Failure, now_s: u64) {
+    fn fail_sign(&mut self, failure: Failure, of_new: bool, now_s: u64) {
         match failure.kind {
-            FailureKind::Admission if self.yields && self.pending.is_some() => {
+            FailureKind::Admission if of_new && self.pending.is_some() => {
                 self.pending = None;
                 self.fail_check(failure, now_s);
                 return;
@@ -332,7 +347,7 @@ impl Schedule {
                 self.keep = true;
                 // Held, it would be tried again at once and for ever, and the primary never asked
                 // for the serial that is waited for.
-                if self.yields && self.pending.take().is_some() {
+                if of_new && self.pending.take().is_some() {
                     self.fail_check(failure, now_s);
                 }
                 return;
@@ -361,7 +376,7 @@ impl Schedule {
             let again = self.again_wanted(now_s) && !self.keep;
             // New data that can't go out, for days perhaps, must not let the signatures of what is up
             // expire: they take turns.
-            if self.pending.is_some() && !(again && self.yields) {
+            if self.pending.is_some() && !(again && self.turn == Turn::WhatIsUp) {
                 return Some(Work::SignNew { reuse: self.may_reuse() });
             }
             if again {
