@@ -54,7 +54,7 @@ pub struct Source {
 }
 
 /// How a primary is reached.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Way {
     /// Over TLS: its certificate must be for this name, and of this identity if there is one.
     Tls { server_name: ServerName<'static>, identity: Option<IdentityRule> },
@@ -97,6 +97,17 @@ impl Source {
     #[must_use]
     pub fn signed_with(self, key: Arc<Key>) -> Self {
         Self { key: Some(key), ..self }
+    }
+
+    /// Whether both are one primary, reached and proven in one way.
+    pub fn same_as(&self, other: &Self) -> bool {
+        let same_key = match (&self.key, &other.key) {
+            (Some(one), Some(other)) => one.same_as(other),
+            (None, None) => true,
+            _ => false,
+        };
+        (&self.peer, self.address, &self.way) == (&other.peer, other.address, &other.way)
+            && same_key
     }
 }
 

@@ -8,16 +8,15 @@ use super::jobs::Have;
 use super::schedule::{Failure, FailureKind};
 use crate::config::IncomingZonemd;
 use crate::counters::Counters;
-use crate::inbound::{self, Differences};
-use crate::peers::PeerName;
+use crate::inbound::{self, Differences, Source};
 use crate::wire::newer;
 
 /// What a primary gave.
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub zone: ReceivedZone,
-    /// Its name.
-    pub primary: PeerName,
+    /// Who that was, and how it proved itself.
+    pub source: Source,
 }
 
 /// Fetches the zone if a primary has data newer than what is here; `None` if none that
@@ -70,7 +69,7 @@ pub(super) async fn fetch(
             }
             Ok(inbound::Fetched::Zone { zone, serial, bytes, differences }) => {
                 tracing::info!(peer = %source.peer, serial, bytes, differences, "transferred");
-                return Ok(Some(Fetched { zone, primary: source.peer.clone() }));
+                return Ok(Some(Fetched { zone, source: source.clone() }));
             }
             Err(error) => {
                 tracing::warn!(peer = %source.peer, address = %source.address, %error, "no transfer");
@@ -96,7 +95,6 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::inbound::Source;
     use crate::notify::Inbox;
     use crate::outbound::differences::Step;
     use crate::outbound::{self, Xot, serve_xot};

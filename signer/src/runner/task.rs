@@ -396,14 +396,15 @@ impl ZoneTask {
 
     fn checked(&mut self, fetched: Option<Fetched>, signing: Option<&Signing>) -> Event {
         self.learn_policy(signing);
+        let fetched = fetched.filter(|fetched| self.is_primary_still(fetched));
         let params = signing.map(Signing::summary);
         let soa = fetched.as_ref().and_then(|fetched| fetched.zone.soa());
         let timers = soa.and_then(timers_of_soa);
         // A transfer without SOA is no transfer; admission says so if it is one after all.
         let new_data = fetched.as_ref().map(|_| soa.and_then(serial_of_soa).unwrap_or_default());
-        if let (Some(Fetched { zone, primary }), Some(serial)) = (fetched, new_data) {
+        if let (Some(Fetched { zone, source }), Some(serial)) = (fetched, new_data) {
             tracing::info!(serial, records = zone.records(), "new data from the primary");
-            let before = self.new.replace(NewData::fetched(zone, serial, &primary));
+            let before = self.new.replace(NewData::fetched(zone, serial, &source.peer));
             self.door.put_aside(before.filter(NewData::comes_once));
         } else {
             tracing::debug!("the primary has nothing newer");
@@ -412,6 +413,18 @@ impl ZoneTask {
         // Without a version there is no SOA to be up to date with; ask again at the least pace.
         let timers = timers.unwrap_or(SoaTimers { refresh_s: 0, retry_s: 0, expire_s: u32::MAX });
         Event::Checked { new_data, timers, params }
+    }
+
+    /// A transfer may take an hour. A reload meanwhile may have taken the primary out, or what proved it:
+    /// then nobody wants what it sent.
+    fn is_primary_still(&self, fetched: &Fetched) -> bool {
+        let settings = self.settings.borrow();
+        let still = settings.primaries.iter().any(|source| source.same_as(&fetched.source));
+        if !still {
+            let peer = &fetched.source.peer;
+            tracing::warn!(%peer, "dropped: the configuration changed while this primary's data came in");
+        }
+        still
     }
 
     fn learn_policy(&self, signing: Option<&Signing>) {

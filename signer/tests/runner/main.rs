@@ -20,7 +20,7 @@ use countersign_signer::peers::{IdentityRule, PeerTable};
 use countersign_signer::published::{Catalogue, ZoneAccess};
 use countersign_signer::runner::alarm::AlarmKind;
 use countersign_signer::runner::schedule::TimerBounds;
-use countersign_signer::runner::status::{Command, Handle};
+use countersign_signer::runner::status::{Command, Doing, Handle};
 use countersign_signer::runner::{AskPace, Context, Runner, Transfer, Treatment, ZoneSettings};
 use countersign_signer::store::Store;
 use countersign_signer::tls::{ALPN_DOT, Connector, WallClock};
@@ -116,8 +116,8 @@ impl Bed {
             bounds: Bounds { records_max: 1_000, bytes_max: 100_000 },
             timers: TimerBounds { min_s: 1, max_s: 3_600 },
         };
-        runner.configure(BTreeMap::from([(zone(), settings)])).await;
-        Daemon { runner, catalogue, announced }
+        runner.configure(BTreeMap::from([(zone(), settings.clone())])).await;
+        Daemon { runner, catalogue, announced, settings }
     }
 }
 
@@ -125,6 +125,8 @@ struct Daemon {
     runner: Runner,
     catalogue: Arc<Catalogue>,
     announced: mpsc::UnboundedReceiver<ZoneName>,
+    /// Of the zone, at start.
+    settings: ZoneSettings,
 }
 
 impl Daemon {
@@ -343,4 +345,30 @@ async fn a_zone_that_is_taken_out_saves_to_the_end_before_it_can_come_back() {
     assert!(early.is_err(), "the old task was still saving");
     tokio::time::timeout(DEADLINE, out).await.expect("it ends with the save");
     let _ = read.await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_primary_was_sending_when_a_reload_took_it_out_is_dropped() {
+    let bed = Bed::new();
+    bed.keeper.start();
+    let primary = Primary::start(&bed.pki, 7).await;
+    let daemon = bed.daemon(primary.address).await;
+    daemon.until_serial(7).await;
+    primary.asked.notified().await;
+    primary.answers.forget_permits(1_000);
+    primary.raise_serial();
+    daemon.runner.notified(&zone());
+    primary.asked.notified().await;
+    let without = ZoneSettings { primaries: vec![], ..daemon.settings.clone() };
+    daemon.runner.configure(BTreeMap::from([(zone(), without)])).await;
+    primary.answers.add_permits(1);
+    let is_idle = |daemon: &Daemon| daemon.handle().status.borrow().doing == Doing::Idle;
+    daemon.until("the transfer is over", is_idle).await;
+    assert_eq!(daemon.serial(), Some(7));
+    // A reload that leaves it in costs nothing.
+    daemon.runner.configure(BTreeMap::from([(zone(), daemon.settings.clone())])).await;
+    primary.asked.notified().await;
+    daemon.runner.configure(BTreeMap::from([(zone(), daemon.settings.clone())])).await;
+    primary.answers.add_permits(1);
+    daemon.until_serial(8).await;
 }

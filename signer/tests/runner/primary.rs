@@ -14,6 +14,7 @@ use rcgen::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore};
 
 const APEX: &[u8] = b"\x07example\x00";
 
@@ -58,6 +59,9 @@ pub struct Primary {
     pub serial: Arc<AtomicU32>,
     /// Whether there is a delegation with a DS.
     pub child: Arc<AtomicBool>,
+    /// Told of each transfer that is asked for, and how many more are answered.
+    pub asked: Arc<Notify>,
+    pub answers: Arc<Semaphore>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -69,18 +73,21 @@ impl Primary {
         let acceptor = acceptor.expect("acceptor");
         let serial = Arc::new(AtomicU32::new(serial));
         let child = Arc::<AtomicBool>::default();
+        let (asked, answers) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(1_000)));
         let shared = (serial.clone(), child.clone());
+        let held = (asked.clone(), answers.clone());
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, (serial, child)) = (acceptor.clone(), shared.clone());
+                let held = held.clone();
                 tokio::spawn(async move {
                     if let Ok(accepted) = acceptor.accept(stream, Duration::from_secs(5)).await {
-                        serve(accepted.stream, &serial, &child).await;
+                        serve(accepted.stream, &serial, &child, &held).await;
                     }
                 });
             }
         });
-        Self { address, serial, child, task }
+        Self { address, serial, child, asked, answers, task }
     }
 
     pub fn raise_serial(&self) {
@@ -103,6 +110,7 @@ async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     serial: &AtomicU32,
     child: &AtomicBool,
+    (asked, answers): &(Arc<Notify>, Arc<Semaphore>),
 ) {
     while let Ok(len) = stream.read_u16().await {
         let mut query = vec![0; len.into()];
@@ -116,6 +124,8 @@ async fn serve(
         let soa = soa(serial.load(Ordering::SeqCst));
         let mut records: Vec<(&[u8], u16, &[u8])> = vec![(APEX, 6, &soa)];
         if transfer {
+            asked.notify_one();
+            answers.acquire().await.expect("open").forget();
             records.extend([
                 (APEX, 2, &b"\x02ns\x07example\x00"[..]),
                 (b"\x02ns\x07example\x00", 1, &[192, 0, 2, 1]),
