@@ -305,9 +305,9 @@ impl ZoneTask {
 
     /// Lets go of what is on disk. What can't be removed is overtaken by the count of data changes.
     pub(super) async fn drop_kept(&mut self, slot: Slot) {
-        if self.slot(slot).take().is_none() {
-            return;
-        }
+        let Some(kept) = self.slot(slot).take() else { return };
+        let (serial, source) = (kept.serial, &kept.source);
+        tracing::info!(zone = %self.zone, serial, %source, ?slot, "what was set aside is let go of");
         let (store, zone) = (self.context.store.clone(), self.zone.clone());
         let dropped =
             flatten(tokio::task::spawn_blocking(move || store.drop_kept(&zone, slot)).await);
