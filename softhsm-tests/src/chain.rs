@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use crate::bind::{Primary, PrimarySpec, Secondary, SecondarySpec};
 use crate::daemon::{Daemon, DaemonSpec, Peer};
 use crate::keeper::{Held, Keeper, KeeperSpec};
+use crate::nsd::Nsd;
 use crate::officers::{Draft, Officers};
 use crate::pki::{Authority, Identity};
 use crate::scratch::Scratch;
@@ -291,6 +292,39 @@ impl<'s> Chain<'s> {
             port: self.secondary_port,
         };
         self.secondary = Some(Secondary::start(self.scratch, &spec)?);
+        Ok(())
+    }
+
+    /// Starts NSD as one more secondary, over TLS, with a certificate of its own; the daemon has to be told of it
+    /// (`nsd.test`).
+    pub fn start_nsd(&self, port: u16) -> Result<Nsd> {
+        let identity = self.authority.issue(self.scratch, "nsd.test", User::Harness)?;
+        let spec = SecondarySpec {
+            name: "nsd",
+            zone: ZONE,
+            identity: &identity,
+            server_ca: &self.authority.ca,
+            server_name: "signer.test",
+            server_port: self.daemon.xot_port,
+            port,
+        };
+        Nsd::start(self.scratch, &spec)
+    }
+
+    /// The zone passed through unaltered but for what signing adds and its serial.
+    pub fn same_content(&self) -> Result<()> {
+        let primary = query::axfr_over_tls(
+            self.primary()?.xot_port,
+            ZONE,
+            &self.identities["secondary"],
+            &self.authority.ca,
+            "primary.test",
+        )?;
+        let (came, went) = (zones::content(&primary), zones::content(&self.served_zone()?));
+        let lost: Vec<_> = came.difference(&went).collect();
+        let added: Vec<_> = went.difference(&came).collect();
+        ensure!(lost.is_empty() && added.is_empty(), "lost: {lost:#?}\nadded: {added:#?}");
+        ensure!(came.len() > 4, "the primary gave {} records", came.len());
         Ok(())
     }
 

@@ -7,11 +7,9 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
-use softhsm_tests::bind::SecondarySpec;
 use softhsm_tests::chain::{Chain, Plan};
 use softhsm_tests::clear::{bind_primary, nsd_primary};
 use softhsm_tests::knot::Knot;
-use softhsm_tests::nsd::Nsd;
 use softhsm_tests::pdns::Pdns;
 use softhsm_tests::pki::Authority;
 use softhsm_tests::tsig::{self, Key, PrimarySpec};
@@ -61,7 +59,6 @@ fn every_make_is_a_secondary() {
     story(|scratch| {
         let authority = Authority::new(scratch, "ca")?;
         let mut chain = Chain::prepare(scratch, Plan::default(), authority)?;
-        let identity = chain.authority.issue(scratch, "nsd.test", User::Harness)?;
         let [nsd_port, knot_port, pdns_port] = [ports::free()?, ports::free()?, ports::free()?];
         let notify = |port| format!("notify = \"127.0.0.1:{port}\"\n");
         let (knot_key, knot_peer) = peer(scratch, "knot", &notify(knot_port))?;
@@ -72,18 +69,7 @@ fn every_make_is_a_secondary() {
         chain.daemon_spec.more_secondaries = ["knot", "pdns", "nsd"].map(str::to_owned).to_vec();
         chain.start_all()?;
 
-        let _nsd = Nsd::start(
-            scratch,
-            &SecondarySpec {
-                name: "nsd",
-                zone: ZONE,
-                identity: &identity,
-                server_ca: &chain.authority.ca,
-                server_name: "signer.test",
-                server_port: chain.daemon.xot_port,
-                port: nsd_port,
-            },
-        )?;
+        let _nsd = chain.start_nsd(nsd_port)?;
         let server_port = chain.daemon.dns_port;
         let to = |name, key, port| tsig::SecondarySpec { name, zone: ZONE, key, server_port, port };
         let _knot = Knot::secondary(scratch, &to("knot", &knot_key, knot_port))?;

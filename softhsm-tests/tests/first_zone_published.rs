@@ -1,10 +1,8 @@
 //! The main job: a zone comes in from a hidden primary over mutual TLS, is signed on two tokens,
 //! verified, and goes out to secondaries over mutual TLS. Nobody's verifier finds a fault.
 
-use anyhow::{Result, ensure};
-use softhsm_tests::bind::SecondarySpec;
+use anyhow::ensure;
 use softhsm_tests::chain::{Chain, Plan};
-use softhsm_tests::nsd::Nsd;
 use softhsm_tests::wait::{SOON, until};
 use softhsm_tests::zones::{self, ZONE};
 use softhsm_tests::{ports, query, story};
@@ -14,7 +12,7 @@ fn first_zone_published() {
     story(|scratch| {
         let mut chain = Chain::start(scratch, Plan::default())?;
         chain.verify_served()?;
-        same_content(&chain)?;
+        chain.same_content()?;
         chain.daemon.no_alarm()?;
 
         chain.change_zone(&zones::example_with(2, "added"))?;
@@ -22,7 +20,7 @@ fn first_zone_published() {
         let served = chain.served_zone()?;
         ensure!(served.contains("\"serial 2\""), "{served}");
         chain.verify_served()?;
-        same_content(&chain)?;
+        chain.same_content()?;
 
         let shown = chain.daemon.zone_show()?;
         ensure!(shown["serial"] == 2 && shown["incoming_serial"] == 2, "{shown:#}");
@@ -46,20 +44,7 @@ fn every_make_of_secondary_gets_every_version() {
             Chain::start_with(scratch, Plan { daemon_more: more, ..Plan::default() }, |chain| {
                 chain.daemon_spec.more_secondaries.push("nsd".to_owned());
             })?;
-        let identity =
-            chain.authority.issue(scratch, "nsd.test", softhsm_tests::users::User::Harness)?;
-        let nsd = Nsd::start(
-            scratch,
-            &SecondarySpec {
-                name: "nsd",
-                zone: ZONE,
-                identity: &identity,
-                server_ca: &chain.authority.ca,
-                server_name: "signer.test",
-                server_port: chain.daemon.xot_port,
-                port,
-            },
-        )?;
+        let nsd = chain.start_nsd(port)?;
         until("the zone on NSD", SOON, || query::serial(nsd.port, ZONE))?;
         chain.change_zone(&zones::example_with(2, "added"))?;
         chain.wait_for_secondary("serial 2", |serial| serial == 2)?;
@@ -98,27 +83,11 @@ fn published(plan: Plan) {
     story(|scratch| {
         let mut chain = Chain::start(scratch, plan)?;
         chain.verify_served()?;
-        same_content(&chain)?;
+        chain.same_content()?;
         let first = chain.served_serial()?;
         chain.change_zone(&zones::example_with(2, "added"))?;
         chain.wait_for_secondary("a second version", |serial| serial > first)?;
         chain.verify_served()?;
-        same_content(&chain)
+        chain.same_content()
     });
-}
-
-/// The zone passed through unaltered but for what signing adds and its serial.
-fn same_content(chain: &Chain<'_>) -> Result<()> {
-    let primary = query::axfr_over_tls(
-        chain.primary()?.xot_port,
-        ZONE,
-        &chain.identities["secondary"],
-        &chain.authority.ca,
-        "primary.test",
-    )?;
-    let (came, went) = (zones::content(&primary), zones::content(&chain.served_zone()?));
-    let lost: Vec<_> = came.difference(&went).collect();
-    let added: Vec<_> = went.difference(&came).collect();
-    ensure!(lost.is_empty() && added.is_empty(), "lost: {lost:#?}\nadded: {added:#?}");
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use softhsm_tests::bind::{Changes, Primary, PrimarySpec, SecondarySpec};
+use softhsm_tests::bind::{Changes, Primary, PrimarySpec};
 use softhsm_tests::chain::{Chain, Plan};
 use softhsm_tests::edits::{Dice, Model, long};
 use softhsm_tests::fake_primary::{FakePrimary, Fault};
@@ -183,19 +183,7 @@ impl<'s> Edited<'s> {
         chain.use_primary("primary-1", "primary.test", primary.xot_port)?;
         chain.daemon.start()?;
         chain.start_secondary()?;
-        let identity = chain.authority.issue(scratch, "nsd.test", User::Harness)?;
-        let nsd = Nsd::start(
-            scratch,
-            &SecondarySpec {
-                name: "nsd",
-                zone: ZONE,
-                identity: &identity,
-                server_ca: &chain.authority.ca,
-                server_name: "signer.test",
-                server_port: chain.daemon.xot_port,
-                port,
-            },
-        )?;
+        let nsd = chain.start_nsd(port)?;
         let knot = Knot::secondary(
             scratch,
             &tsig::SecondarySpec {

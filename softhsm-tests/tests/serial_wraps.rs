@@ -3,12 +3,9 @@
 //! 2^31 ahead is neither newer nor older; it is not taken, and the text says so.
 
 use anyhow::ensure;
-use softhsm_tests::bind::SecondarySpec;
 use softhsm_tests::chain::{Chain, Plan};
 use softhsm_tests::fake_primary::{FakePrimary, Fault};
-use softhsm_tests::nsd::Nsd;
 use softhsm_tests::pki::Authority;
-use softhsm_tests::users::User;
 use softhsm_tests::wait::{SOON, until};
 use softhsm_tests::zones::{self, ZONE};
 use softhsm_tests::{ports, query, story};
@@ -32,17 +29,7 @@ fn wraps(policy: &'static str) {
         let mut chain = Chain::start_with(scratch, plan, |chain| {
             chain.daemon_spec.more_secondaries.push("nsd".to_owned());
         })?;
-        let identity = chain.authority.issue(scratch, "nsd.test", User::Harness)?;
-        let spec = SecondarySpec {
-            name: "nsd",
-            zone: ZONE,
-            identity: &identity,
-            server_ca: &chain.authority.ca,
-            server_name: "signer.test",
-            server_port: chain.daemon.xot_port,
-            port,
-        };
-        let nsd = Nsd::start(scratch, &spec)?;
+        let nsd = chain.start_nsd(port)?;
         until("the zone on NSD", SOON, || query::serial(nsd.port, ZONE))?;
         ensure!(chain.served_serial()? == TOP && query::serial(nsd.port, ZONE)? == TOP);
         for serial in [0, 5] {
