@@ -30,7 +30,8 @@ needs named:bind9 named-compilezone:bind9-utils curl:curl dig:bind9-dnsutils dns
   ods-enforcerd:opendnssec-enforcer-sqlite3 ods-signerd:opendnssec-signer sqlite3:sqlite3 \
   knotd:knot kdig:knot-dnsutils drill:ldnsutils pdns_server:pdns-server \
   /usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql:pdns-backend-sqlite3 \
-  certutil:libnss3-tools swtpm:swtpm swtpm_setup:swtpm-tools tpm2_ptool:libtpm2-pkcs11-tools
+  certutil:libnss3-tools swtpm:swtpm swtpm_setup:swtpm-tools tpm2_ptool:libtpm2-pkcs11-tools \
+  "/usr/lib/$(uname -m)-linux-gnu/libtpm2_pkcs11.so.1:libtpm2-pkcs11-1"
 [ "$(id -u)" -eq 0 ] || say "NOTE: not root: keeper and daemon are one user in these tests."
 # rustup's minimal profile leaves these out.
 for component in fmt:rustfmt clippy:clippy; do
