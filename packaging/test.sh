@@ -28,7 +28,7 @@ needs named:bind9 named-compilezone:bind9-utils curl:curl dig:bind9-dnsutils dns
   openssl:openssl setpriv:util-linux mount:mount shellcheck:shellcheck c++:g++ \
   unshare:util-linux ssh-keygen:openssh-client python3:python3 \
   ods-enforcerd:opendnssec-enforcer-sqlite3 ods-signerd:opendnssec-signer sqlite3:sqlite3 \
-  knotd:knot kdig:knot-dnsutils drill:ldnsutils pdns_server:pdns-server \
+  systemd-analyze:systemd knotd:knot kdig:knot-dnsutils drill:ldnsutils pdns_server:pdns-server \
   /usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql:pdns-backend-sqlite3 \
   certutil:libnss3-tools swtpm:swtpm swtpm_setup:swtpm-tools tpm2_ptool:libtpm2-pkcs11-tools \
   "/usr/lib/$(uname -m)-linux-gnu/libtpm2_pkcs11.so.1:libtpm2-pkcs11-1"

@@ -35,6 +35,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("softhsm2-util", "softhsm2"),
     ("sqlite3", "sqlite3"),
     ("ssh-keygen", "openssh-client"),
+    ("systemd-analyze", "systemd"),
     ("umount", "mount"),
     ("unbound", "unbound"),
     ("unshare", "util-linux"),
